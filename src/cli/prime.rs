@@ -19,9 +19,9 @@ use ground::ids::{AppName, DestinationName};
 use protocol::wire::{Answer, Operation, Primed};
 
 const HELP: &str = "\
-FROM is a directory of this host, or a destination of the proxy that holds files which its host can read, of kind dir: \
-what somebody put there by rsync, say. A word without `/` that is no directory here is a destination. No release is made, \
-and nothing can be pulled: the proxy keeps the content for a time (`cache_hours`), and the next push of the application \
+FROM is a directory of this host, or a destination of the proxy of kind dir or s3: what somebody put there by rsync or \
+`aws s3 sync`, say. A word without `/` that is no directory here is a destination. No release is made, and nothing can be \
+pulled: the proxy keeps the content for a time (`cache_hours`), and the next push of the application \
 sends what differs from it.
 
   whit prime web ./dist-of-last-week

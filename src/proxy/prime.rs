@@ -35,6 +35,9 @@ enum Error {
     /// The manifest.
     #[error(transparent)]
     Manifest(#[from] format::manifest::Error),
+    /// What a service has can be copied nowhere.
+    #[error("no folder can be made beside the store: {0}")]
+    Space(std::io::Error),
     /// The proxy stops.
     #[error("the proxy stops")]
     Stopping,
@@ -45,6 +48,7 @@ enum Error {
 
 faulty! {
     Error passes on Scan, Store, Manifest;
+    Self::Space(error) => Fault::of_io(error);
     Self::Stopping | Self::Lapsed => Fault::Retry, "prime again: stored content is not stored twice";
 }
 
@@ -66,7 +70,11 @@ pub fn prime(granted: &Granted, app: &AppName, destination: &DestinationName) ->
     })?;
     let store = granted.store()?;
     store.check_cache().map_err(|error| refusal(&error))?;
-    let folder = place.held(app).map_err(|error| match error.fault() {
+    // Not where the system has its temporary files, which may be in memory.
+    let (scratch, reserve_bytes) = store.scratch();
+    let space = tempfile::tempdir_in(scratch).map_err(|source| refusal(&Error::Space(source)))?;
+    let held = place.held(app, (space.path(), reserve_bytes), &shared.stopping);
+    let folder = held.map_err(|error| match error.fault() {
         Fault::Missing => Refusal {
             text: format!("destination `{destination}` holds nothing of `{app}`"),
             hint: Some("give a directory that holds an older copy: `whit prime APP DIR`".to_owned()),
@@ -76,12 +84,10 @@ pub fn prime(granted: &Granted, app: &AppName, destination: &DestinationName) ->
     })?;
     let folder = folder.ok_or_else(|| Refusal {
         fault: Fault::Input,
-        text: format!("destination `{destination}` is of kind {}, which cannot be read back", place.kind()),
+        text: format!("destination `{destination}`, of kind {}, cannot list what it has", place.kind()),
         hint: Some("give a directory that has the same files: `whit prime APP DIR`".to_owned()),
     })?;
     let selection = Selection { needs_files: true, ..Selection::everything() };
-    // Not where the system has its temporary files, which may be in memory.
-    let (scratch, reserve_bytes) = store.scratch();
     let archives = Archives::leaving(scratch.to_owned(), reserve_bytes);
     let reader = Reader {
         selection: &selection,

@@ -103,6 +103,8 @@ pub struct WebhookDefinition {
     /// Variables of the proxy's environment that hold secrets.
     #[serde(default)]
     pub(super) secret_env: Vec<String>,
+    /// A PEM file with authorities that sign the receiver's certificate, besides the system's.
+    pub(super) ca_file: Option<PathBuf>,
     /// Seconds that the receiver may take; 10 by default.
     #[serde(default = "timeout")]
     pub(super) timeout: u64,
@@ -226,8 +228,12 @@ impl WebhookDefinition {
         if self.secret_files.is_empty() && self.secret_env.is_empty() {
             return Err(("secret_files", Mistake::NoSecret));
         }
-        if let Some(path) = self.secret_files.iter().find(|path| !path.is_absolute()) {
-            return Err(("secret_files", Mistake::Relative(path.clone())));
+        for (key, paths) in
+            [("secret_files", self.secret_files.as_slice()), ("ca_file", self.ca_file.as_slice())]
+        {
+            if let Some(path) = paths.iter().find(|path| !path.is_absolute()) {
+                return Err((key, Mistake::Relative(path.clone())));
+            }
         }
         check_time("timeout", self.timeout, TIMEOUT_MAX)
     }

@@ -180,16 +180,7 @@ impl Outbox {
             }
             Definition::Webhook(definition) => definition,
         };
-        if sender.is_none() {
-            match Sender::new(webhook.clone()) {
-                Ok(new) => *sender = Some(new),
-                Err(error) => {
-                    let reason = error.to_string();
-                    return Some(Err(Unsent { reason, retry_after: None, is_final: false }));
-                }
-            }
-        }
-        sender.as_mut()?.send(happened, now(), &self.stop)
+        sender.get_or_insert_with(|| Sender::new(webhook.clone())).send(happened, now(), &self.stop)
     }
 
     /// Removes a notice that was made or is given up, and schedules another.

@@ -1,8 +1,8 @@
 //! Runs requests of asynchronous clients for a worker, which is a thread.
 
 use std::future::Future;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
@@ -13,9 +13,12 @@ use ground::threads;
 /// How soon a request ends after its delivery was cancelled.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// A runtime with one thread, started by the first request.
+/// A runtime with one thread, started by the first request. It ends with its last clone.
+#[derive(Debug, Clone, Default)]
+pub struct Driver(Arc<Started>);
+
 #[derive(Debug, Default)]
-pub struct Driver(OnceLock<Runtime>);
+struct Started(OnceLock<Runtime>);
 
 impl Driver {
     /// Waits for a request; ends it once `cancelled` is set. Call it from a thread that is no runtime's.
@@ -51,21 +54,22 @@ impl Driver {
     }
 
     fn runtime(&self) -> Result<&Runtime, Error> {
-        if let Some(runtime) = self.0.get() {
+        let started = &self.0.0;
+        if let Some(runtime) = started.get() {
             return Ok(runtime);
         }
         let made =
             Builder::new_multi_thread().worker_threads(1).thread_name("whit-requests").enable_all().build();
         let made = made.map_err(threads::Error::Start)?;
         // Another thread may have been faster: this one ends by itself.
-        if let Err(second) = self.0.set(made) {
+        if let Err(second) = started.set(made) {
             second.shutdown_background();
         }
-        Ok(self.0.get().expect("it was just set"))
+        Ok(started.get().expect("it was just set"))
     }
 }
 
-impl Drop for Driver {
+impl Drop for Started {
     /// A runtime must not be dropped where waiting is not allowed, as in an asynchronous task that ends a proxy.
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {

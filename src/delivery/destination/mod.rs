@@ -21,14 +21,16 @@ mod template;
 mod web;
 
 pub use definition::{Definition, local};
+pub(super) use driver::Driver;
 pub use error::Error;
 pub use job::{Check, Delivered, Job, Preview, ShownLog};
 pub use mistake::Mistake;
 pub use template::{PLACEHOLDER, Template};
+pub(super) use web::{Client, ClientOptions, retry_after};
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -78,12 +80,18 @@ pub trait Destination: Send + Sync + Debug {
     /// Returns the complete copies of a release that are kept here, the best first; none if the service cannot be read.
     fn read_back(&self, app: &AppName, release: &ReleaseId) -> Vec<Box<dyn KeptCopy>>;
 
-    /// Returns the folder of this machine that has the files which readers of the application see, whoever put them there; none
-    /// where the kind has them nowhere that they can be listed and read.
+    /// Returns a folder of this machine with the files that readers of the application see, whoever put them there: the one in
+    /// which the kind has them, or the one of `space`, which is empty, and to which it copies them, with so many bytes left free
+    /// beside it; none where it cannot list them.
     ///
     /// # Errors
-    /// There is nothing, or it cannot be read.
-    fn held(&self, _: &AppName) -> Result<Option<PathBuf>, Error> {
+    /// There is nothing, it cannot be read, or `cancelled` is set.
+    fn held(
+        &self,
+        _: &AppName,
+        _space: (&Path, u64),
+        _cancelled: &AtomicBool,
+    ) -> Result<Option<PathBuf>, Error> {
         Ok(None)
     }
 

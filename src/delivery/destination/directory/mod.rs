@@ -15,7 +15,7 @@ mod untouched;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use serde::{Deserialize, Deserializer};
@@ -283,7 +283,7 @@ impl Destination for Directory {
     }
 
     /// What `current` leads to, in a folder that has it, whether a delivery made it or somebody else; else all of the folder.
-    fn held(&self, app: &AppName) -> Result<Option<PathBuf>, Error> {
+    fn held(&self, app: &AppName, _: (&Path, u64), _: &AtomicBool) -> Result<Option<PathBuf>, Error> {
         let path = self.path.of(app);
         let path = fs::canonicalize(&path).on("find", &path)?;
         let current = path.join("current");

@@ -10,11 +10,11 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 use self::webdav::WebDav;
-use super::bundle::{self, Bundle};
+use super::bundle;
 use super::driver::Driver;
-use super::objects::{self, Options, Place};
+use super::objects::{self, Options, Place, Service as _};
 use super::secret::SecretFrom;
-use super::web::{Client, ClientOptions, PATIENCE_SECONDS, Probe};
+use super::web::{Client, ClientOptions};
 use super::{Check, Delivered, Destination, Error, Job, KeptCopy, Mistake, PLACEHOLDER, Preview};
 use format::manifest::EntryPath;
 use ground::ids::{AppName, ReleaseId};
@@ -55,20 +55,9 @@ struct Keys {
     /// How a written file is verified.
     #[serde(default)]
     verify: Verify,
-    /// An address that must answer with the release's id.
-    probe: Option<Probe>,
-    /// How long it may take until it does.
-    #[serde(default = "probe_seconds")]
-    probe_seconds: u64,
-    /// All of a release in one request, in this format, to `url` as it is.
-    bundle: Option<Bundle>,
     /// How a bundle is sent.
     #[serde(default)]
     method: SendBy,
-}
-
-fn probe_seconds() -> u64 {
-    PATIENCE_SECONDS
 }
 
 fn timeout() -> u64 {
@@ -98,7 +87,7 @@ enum Verify {
     Content,
 }
 
-/// All keys, with those of [`Options`].
+/// The names of [`Keys`].
 const KEYS: &[&str] = &[
     "url",
     "token",
@@ -110,18 +99,7 @@ const KEYS: &[&str] = &[
     "redirects",
     "timeout",
     "verify",
-    "probe",
-    "probe_seconds",
-    "bundle",
     "method",
-    "last",
-    "keep",
-    "keep_hours",
-    "max_delete",
-    "metadata",
-    "links",
-    "parallel",
-    "stamp",
 ];
 
 impl<'de> Deserialize<'de> for Http {
@@ -159,10 +137,12 @@ impl Http {
         if keys.client_cert.is_some() != keys.client_key.is_some() {
             return Err(("client_cert", Mistake::Keys("`client_cert` and `client_key` belong together")));
         }
-        if keys.bundle.is_none() && keys.method == SendBy::Post {
+        if self.options.bundle.is_none() && keys.method == SendBy::Post {
             return Err(("method", Mistake::Keys("`method` is of a `bundle`")));
         }
-        if keys.bundle.is_none() && ["{release}", "{label}"].iter().any(|word| keys.url.contains(word)) {
+        if self.options.bundle.is_none()
+            && ["{release}", "{label}"].iter().any(|word| keys.url.contains(word))
+        {
             return Err(("url", Mistake::Keys("`{release}` and `{label}` are of the address of a `bundle`")));
         }
         if keys.timeout == 0 {
@@ -220,33 +200,26 @@ impl HttpDestination {
     fn with_place<T>(
         &self,
         job: &Job<'_>,
-        work: impl FnOnce(&Place<'_>) -> Result<T, Error>,
+        work: impl FnOnce(&Place<'_>, &Job<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let Http { keys, options } = &self.definition;
         let client = Client::open(&keys.client(), &self.driver)?;
-        let base =
-            if keys.bundle.is_some() { self.bundle_url(job) } else { self.definition.url(Some(job.app)) };
+        let is_bundle = options.bundle.is_some();
+        let base = if is_bundle { self.bundle_url(job) } else { self.definition.url(Some(job.app)) };
         let service = WebDav::new(&client, base, job.cancelled, keys.verify);
         let service = if keys.method == SendBy::Post { service.posting() } else { service };
-        let probe =
-            || keys.probe.as_ref().map_or(Ok(()), |probe| probe.find(&client, job, keys.probe_seconds));
-        work(&Place { service: &service, options, prefix: "", rules: self.definition.rules(), probe: &probe })
+        let rules = self.definition.rules();
+        work(&Place { service: &service, options, prefix: "", bundle_key: "", rules, client: &client }, job)
     }
 }
 
 impl Destination for HttpDestination {
     fn deliver(&self, job: &Job<'_>) -> Result<Delivered, Error> {
-        self.with_place(job, |place| match self.definition.keys.bundle {
-            None => objects::deliver(place, job),
-            Some(bundle) => objects::deliver_bundle(place, job, bundle, ""),
-        })
+        self.with_place(job, objects::deliver)
     }
 
     fn plan(&self, job: &Job<'_>) -> Result<Preview, Error> {
-        self.with_place(job, |place| match self.definition.keys.bundle {
-            None => objects::plan(place, job),
-            Some(_) => Ok(objects::plan_bundle(place, job, "")),
-        })
+        self.with_place(job, objects::plan)
     }
 
     /// Writes, reads and removes a file of its own.
@@ -272,15 +245,14 @@ impl Destination for HttpDestination {
 
     /// Files that were changed since are found by their hashes, by whoever reads.
     fn read_back(&self, app: &AppName, _release: &ReleaseId) -> Vec<Box<dyn KeptCopy>> {
-        if self.definition.keys.bundle.is_some() {
-            return Vec::new();
-        }
-        let definition = self.definition.clone();
-        vec![Box::new(HttpCopy { url: definition.url(Some(app)), definition, driver: Driver::default() })]
+        let Http { keys, options } = &self.definition;
+        let client = Client::open(&keys.client(), &self.driver).ok().filter(|_| options.bundle.is_none());
+        let copy = client.map(|client| HttpCopy { client, url: self.definition.url(Some(app)) });
+        copy.into_iter().map(|copy| Box::new(copy) as Box<dyn KeptCopy>).collect()
     }
 
     fn describe(&self, app: Option<&AppName>) -> String {
-        match (self.definition.keys.bundle, app) {
+        match (self.definition.options.bundle, app) {
             (None, app) => self.definition.url(app),
             (Some(_), None) => self.definition.keys.url.clone(),
             (Some(_), Some(app)) => self.definition.keys.url.replace(PLACEHOLDER, app.as_str()),
@@ -290,17 +262,14 @@ impl Destination for HttpDestination {
 
 /// What a server shows of an application.
 struct HttpCopy {
-    definition: Http,
-    driver: Driver,
+    client: Client,
     url: String,
 }
 
 impl KeptCopy for HttpCopy {
     fn read(&self, path: &EntryPath, offset: u64, bytes: u32) -> Option<Vec<u8>> {
-        let never = std::sync::atomic::AtomicBool::new(false);
-        let client = Client::open(&self.definition.keys.client(), &self.driver).ok()?;
-        let service = WebDav::new(&client, self.url.clone(), &never, Verify::Size);
-        let key = std::str::from_utf8(path.as_bytes()).ok()?;
-        objects::Service::read(&service, key, offset, bytes)
+        let never = AtomicBool::new(false);
+        let service = WebDav::new(&self.client, self.url.clone(), &never, Verify::Size);
+        service.read(std::str::from_utf8(path.as_bytes()).ok()?, offset, bytes).ok()
     }
 }

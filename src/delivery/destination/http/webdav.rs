@@ -25,7 +25,7 @@ const PIECES_AHEAD: usize = 4;
 
 /// The files below one address.
 pub(super) struct WebDav<'a> {
-    client: &'a Client<'a>,
+    client: &'a Client,
     base: String,
     cancelled: &'a AtomicBool,
     verify: Verify,
@@ -37,7 +37,7 @@ pub(super) struct WebDav<'a> {
 
 impl<'a> WebDav<'a> {
     /// Takes the address of all files, which ends with a slash.
-    pub fn new(client: &'a Client<'a>, base: String, cancelled: &'a AtomicBool, verify: Verify) -> Self {
+    pub fn new(client: &'a Client, base: String, cancelled: &'a AtomicBool, verify: Verify) -> Self {
         Self { client, base, cancelled, verify, method: Method::PUT, made: Mutex::default() }
     }
 
@@ -64,9 +64,17 @@ impl<'a> WebDav<'a> {
         let what = format!("HEAD {}", self.describe(key));
         let request = self.client.request(Method::HEAD, &self.url(key));
         let response = self.client.answer(&what, request, self.cancelled)?;
-        match response.status() {
+        let status = response.status();
+        match status {
             StatusCode::NOT_FOUND | StatusCode::GONE => Ok(None),
-            _ => self.client.success(&what, response, self.cancelled).map(Some),
+            _ if status.is_success() => Ok(Some(response)),
+            _ => {
+                // An answer to HEAD has no words: one to GET may say why.
+                let request = self.client.request(Method::GET, &self.url(key)).header(RANGE, "bytes=0-0");
+                let said = self.client.answer(&what, request, self.cancelled)?;
+                let refusal = if said.status() == status { said } else { response };
+                self.client.success(&what, refusal, self.cancelled).map(Some)
+            }
         }
     }
 
@@ -251,24 +259,24 @@ impl Service for WebDav<'_> {
         }
     }
 
-    fn read(&self, key: &str, offset: u64, bytes: u32) -> Option<Vec<u8>> {
+    fn read(&self, key: &str, offset: u64, bytes: u32) -> Result<Vec<u8>, Error> {
         if bytes == 0 {
-            return Some(Vec::new());
+            return Ok(Vec::new());
         }
         let what = format!("GET {}", self.describe(key));
         let end = offset + u64::from(bytes) - 1;
         let request =
             self.client.request(Method::GET, &self.url(key)).header(RANGE, format!("bytes={offset}-{end}"));
-        let mut response = self.client.send(&what, request, self.cancelled).ok()?;
+        let mut response = self.client.send(&what, request, self.cancelled)?;
         // A server that knows no ranges sends all of it.
         let skip = if response.status() == StatusCode::PARTIAL_CONTENT {
             0
         } else {
-            usize::try_from(offset).ok()?
+            usize::try_from(offset).unwrap_or(usize::MAX)
         };
-        let (wanted, timeout) = (skip + bytes as usize, self.client.timeout);
+        let (wanted, timeout) = (skip.saturating_add(bytes as usize), self.client.timeout);
         let mut found = Vec::new();
-        let read = self.client.driver().run(self.cancelled, async {
+        self.client.driver().run(self.cancelled, async {
             while found.len() < wanted {
                 match received(&what, tokio::time::timeout(timeout, response.chunk()).await)? {
                     Some(piece) => found.extend_from_slice(&piece),
@@ -276,9 +284,9 @@ impl Service for WebDav<'_> {
                 }
             }
             Ok(())
-        });
-        read.ok()?;
-        found.get(skip..wanted).map(<[u8]>::to_vec)
+        })?;
+        let found = found.get(skip..wanted).map(<[u8]>::to_vec);
+        found.ok_or_else(|| Error::Unverified(self.describe(key)))
     }
 
     fn requests(&self) -> u64 {

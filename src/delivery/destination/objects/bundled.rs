@@ -2,7 +2,7 @@
 
 use super::super::bundle::Bundle;
 use super::super::{Delivered, Error, Job, Preview};
-use super::publish::Place;
+use super::place::Place;
 use super::service::{Content, Object, Source};
 use ground::escape;
 use ground::monitor::Phase;
@@ -10,13 +10,9 @@ use ground::monitor::Phase;
 /// Makes the place show the job's release as one object, unless the ledger says that it does.
 ///
 /// # Errors
-/// As of [`deliver`].
-pub fn deliver_bundle(
-    place: &Place<'_>,
-    job: &Job<'_>,
-    bundle: Bundle,
-    key: &str,
-) -> Result<Delivered, Error> {
+/// The service does not take it, or the probe does not find it.
+pub fn deliver(place: &Place<'_>, job: &Job<'_>, bundle: Bundle) -> Result<Delivered, Error> {
+    let key = place.bundle_key;
     let (files, bytes) = (job.root.totals.files, job.root.totals.bytes);
     let shown = Delivered { place: place.service.describe(key), files, bytes, ..Delivered::default() };
     let shown = Delivered { kept: vec![job.release()], ..shown };
@@ -25,7 +21,7 @@ pub fn deliver_bundle(
     // A later delivery that did not end may have replaced it.
     let is_alone = log.partial().all(|entry| entry.delivery == job.id.number);
     if current.is_some() && is_alone {
-        (place.probe)()?;
+        place.probe(job)?;
         return Ok(Delivered { reused_bytes: bytes, already: true, ..shown });
     }
     if let Some(reason) = place.service.refuses(key) {
@@ -41,13 +37,14 @@ pub fn deliver_bundle(
         return Err(Error::Unverified(place.service.describe(key)));
     }
     job.monitor.advance(Phase::Transfer, bytes);
-    (place.probe)()?;
+    place.probe(job)?;
     let requests = place.service.requests() - begun;
     Ok(Delivered { sent_bytes: stored.bytes, requests, ..shown })
 }
 
-/// Says what [`deliver_bundle`] would do.
-pub fn plan_bundle(place: &Place<'_>, job: &Job<'_>, key: &str) -> Preview {
+/// Says what [`deliver`] would do.
+pub fn plan(place: &Place<'_>, job: &Job<'_>) -> Preview {
+    let key = place.bundle_key;
     let object = (escape::text(&place.service.describe(key)), job.root.totals.bytes);
     let log = job.shown.shown();
     let is_shown =

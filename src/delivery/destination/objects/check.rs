@@ -30,7 +30,8 @@ pub fn check(service: &dyn Service, options: &Options, prefix: &str, cancelled: 
         let found = service.verify(&object, &stored, &mut content);
         step("find", found.as_ref().map_or_else(Err, |found| found.then_some(()).ok_or(&unverified)));
         let read = service.read(&key, 0, u32::try_from(text.len()).expect("short"));
-        step("read", if read.as_deref() == Some(text) { Ok(()) } else { Err(&unverified) });
+        let is_same = |read: &Vec<u8>| if read == text { Ok(()) } else { Err(&unverified) };
+        step("read", read.as_ref().map_or_else(Err, is_same));
         let deleted = service.delete(&key);
         step("remove", deleted.as_ref().copied());
     }

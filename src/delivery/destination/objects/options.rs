@@ -6,6 +6,8 @@ use globset::{Glob, GlobBuilder, GlobMatcher};
 use serde::{Deserialize, Deserializer};
 
 use super::super::Mistake;
+use super::super::bundle::Bundle;
+use super::super::web::{PATIENCE_SECONDS, Probe};
 use super::service::Metadata;
 
 /// Requests at a time, by default.
@@ -33,6 +35,12 @@ pub struct Options {
     pub parallel: usize,
     /// A file that is written last, and holds the id of the release.
     pub stamp: Option<String>,
+    /// An address that must answer with the release's id.
+    pub probe: Option<Probe>,
+    /// Seconds that it may take until it does.
+    pub probe_seconds: u64,
+    /// All of a release as one object, in this format.
+    pub bundle: Option<Bundle>,
 }
 
 impl Default for Options {
@@ -46,6 +54,9 @@ impl Default for Options {
             links: LinkForm::Follow,
             parallel: PARALLEL_DEFAULT,
             stamp: None,
+            probe: None,
+            probe_seconds: PATIENCE_SECONDS,
+            bundle: None,
         }
     }
 }

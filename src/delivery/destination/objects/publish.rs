@@ -8,29 +8,14 @@ use std::sync::{Arc, Mutex, mpsc};
 use super::super::{Delivered, Error, Job, Preview};
 use super::decisions::{self, Class, Decisions, Step, decide};
 use super::journal::Journal;
-use super::options::Options;
-use super::service::{Content, Listing, Metadata, Object, Service, Source, Stored};
+use super::place::Place;
+use super::service::{Content, Listing, Metadata, Object, Source, Stored};
 use crate::restore::{ChunkReader, ReleaseEntries, ReleaseEntry, ReleaseFile};
 use disk::clock::now;
 use disk::crash_points;
 use ground::escape;
 use ground::monitor::Phase;
 use ground::poison::Unpoisoned as _;
-
-/// A service, the options, and where an application's objects begin.
-#[derive(Clone, Copy)]
-pub struct Place<'a> {
-    /// The service.
-    pub service: &'a dyn Service,
-    /// How files become objects.
-    pub options: &'a Options,
-    /// What comes before each file's path in its key: empty, or with a slash at its end.
-    pub prefix: &'a str,
-    /// What decides, beside a release, which objects are where.
-    pub rules: [u8; 32],
-    /// Checks from outside that readers see the release; after entry points, before deletions.
-    pub probe: &'a (dyn Fn() -> Result<(), Error> + Sync),
-}
 
 /// Says what [`deliver`] would do. Asks the service where the ledger does not know.
 ///
@@ -85,7 +70,7 @@ pub fn deliver(place: &Place<'_>, job: &Job<'_>) -> Result<Delivered, Error> {
         first = run.class(class, first, done)?;
     }
     run.stamp()?;
-    (place.probe)()?;
+    place.probe(job)?;
     crash_points::point("release.shown");
     run.delete()?;
     let (files, bytes) = (job.root.totals.files, job.root.totals.bytes);

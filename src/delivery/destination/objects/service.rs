@@ -65,8 +65,11 @@ pub trait Service: Sync {
         Ok(None)
     }
 
-    /// Returns `bytes` bytes of an object from `offset` on; none if it lacks them or cannot be read.
-    fn read(&self, key: &str, offset: u64, bytes: u32) -> Option<Vec<u8>>;
+    /// Returns `bytes` bytes of an object from `offset` on.
+    ///
+    /// # Errors
+    /// It lacks them or cannot be read.
+    fn read(&self, key: &str, offset: u64, bytes: u32) -> Result<Vec<u8>, Error>;
 
     /// Returns the number of requests so far.
     fn requests(&self) -> u64;

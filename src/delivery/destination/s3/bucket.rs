@@ -1,31 +1,19 @@
 //! Objects in a bucket, by `object_store`: it signs, retries and cuts large objects into parts.
 
 use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::StreamExt as _;
 use md5::{Digest as _, Md5};
-use object_store::aws::{AmazonS3, AmazonS3Builder};
-use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
-};
 use object_store::path::Path;
 use object_store::{
-    Attribute, Attributes, BackoffConfig, ClientOptions, GetOptions, ObjectStore as _, ObjectStoreExt as _,
-    PutMultipartOptions, PutOptions, RetryConfig,
+    Attribute, Attributes, GetOptions, ObjectStore as _, ObjectStoreExt as _, PutMultipartOptions, PutOptions,
 };
 
 use super::super::Error;
-use super::super::driver::Driver;
 use super::super::objects::{Content, Listing, Metadata, Object, Service, Stored};
-use super::answer::reason_of;
-use super::{Keys, credentials};
-use crate::net::link::use_our_cryptography;
+use super::connection::{Connection, failed};
 use ground::escape;
-use ground::faults::Fault;
 
 /// 8 MiB, as AWS's own tools: larger objects go in parts of this size.
 const PART_BYTES: usize = 8 * 1024 * 1024;
@@ -37,46 +25,17 @@ const LISTED_MAX: usize = 1_000_000;
 const PARTS_MAX: u64 = 10_000;
 /// The user-defined metadata with the content's BLAKE3, by which it is known later without reading it.
 const HASH: &str = "whit-blake3";
-/// The time that a connection may take to be made.
-const CONNECT_TIME: Duration = Duration::from_secs(10);
-/// The time that one request may take: a part over a link of 1 Mbit/s.
-const REQUEST_TIME: Duration = Duration::from_secs(120);
-/// The time for which one request is tried again; the delivery is, after that.
-const RETRY_TIME: Duration = Duration::from_secs(20);
 
-/// A bucket.
+/// The objects of a bucket, until a flag is set.
 pub(super) struct Bucket<'a> {
-    store: AmazonS3,
-    name: String,
-    driver: &'a Driver,
+    connection: &'a Connection,
     cancelled: &'a AtomicBool,
-    requests: Arc<AtomicU64>,
 }
 
 impl<'a> Bucket<'a> {
-    /// Finds the credentials.
-    ///
-    /// # Errors
-    /// The definition names something that cannot be read, or the parts do not fit one another.
-    pub fn open(keys: &Keys, driver: &'a Driver, cancelled: &'a AtomicBool) -> Result<Self, Error> {
-        use_our_cryptography();
-        let requests = Arc::new(AtomicU64::new(0));
-        let options = ClientOptions::new().with_connect_timeout(CONNECT_TIME).with_timeout(REQUEST_TIME);
-        let is_plain = keys.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://"));
-        let backoff = BackoffConfig { max_backoff: Duration::from_secs(5), ..BackoffConfig::default() };
-        let retry = RetryConfig { backoff, max_retries: 3, retry_timeout: RETRY_TIME };
-        let mut builder = AmazonS3Builder::from_env()
-            .with_bucket_name(&keys.bucket)
-            .with_client_options(options.with_allow_http(is_plain))
-            .with_retry(retry)
-            .with_http_connector(Counting { requests: Arc::clone(&requests) })
-            .with_virtual_hosted_style_request(!keys.path_style.unwrap_or(keys.endpoint.is_some()));
-        if let Some(endpoint) = &keys.endpoint {
-            builder = builder.with_endpoint(endpoint.trim_end_matches('/'));
-        }
-        let store = credentials::apply(builder, keys)?.build();
-        let store = store.map_err(|error| failed(format!("bucket {}", keys.bucket), &error))?;
-        Ok(Self { store, name: keys.bucket.clone(), driver, cancelled, requests })
+    /// Ends requests once `cancelled` is set.
+    pub fn new(connection: &'a Connection, cancelled: &'a AtomicBool) -> Self {
+        Self { connection, cancelled }
     }
 
     fn run<T>(
@@ -84,7 +43,7 @@ impl<'a> Bucket<'a> {
         (method, key): (&str, &str),
         request: impl Future<Output = object_store::Result<T>>,
     ) -> Result<T, Error> {
-        self.driver.run(self.cancelled, async {
+        self.connection.driver.run(self.cancelled, async {
             request.await.map_err(|error| failed(format!("{method} {}", self.describe(key)), &error))
         })
     }
@@ -99,9 +58,9 @@ impl<'a> Bucket<'a> {
     /// Returns the object's head, without its content; none if there is none.
     fn head(&self, key: &str) -> Result<Option<Head>, Error> {
         let path = Self::path(key)?;
-        self.driver.run(self.cancelled, async {
+        self.connection.driver.run(self.cancelled, async {
             let options = GetOptions { head: true, ..GetOptions::default() };
-            match self.store.get_opts(&path, options).await {
+            match self.connection.store.get_opts(&path, options).await {
                 Ok(found) => Ok(Some(Head {
                     size: found.meta.size,
                     tag: found.meta.e_tag.clone(),
@@ -123,7 +82,8 @@ impl<'a> Bucket<'a> {
             ..Default::default()
         };
         let named = |method: &'static str| (method, object.key);
-        let mut upload = self.run(named("begin PUT"), self.store.put_multipart_opts(&path, options))?;
+        let mut upload =
+            self.run(named("begin PUT"), self.connection.store.put_multipart_opts(&path, options))?;
         let mut part = Vec::with_capacity(PART_BYTES);
         let mut bytes = 0;
         let mut sent = content.read(&mut |piece| {
@@ -145,7 +105,7 @@ impl<'a> Bucket<'a> {
             Err(error) => {
                 // Parts of an upload that was not ended cost money.
                 let never = AtomicBool::new(false);
-                let aborted = self.driver.run(&never, async { Ok(upload.abort().await) });
+                let aborted = self.connection.driver.run(&never, async { Ok(upload.abort().await) });
                 drop(aborted);
                 Err(error)
             }
@@ -161,7 +121,7 @@ struct Head {
 
 impl Service for Bucket<'_> {
     fn describe(&self, key: &str) -> String {
-        format!("s3://{}/{}", self.name, escape::text(key))
+        format!("s3://{}/{}", self.connection.name, escape::text(key))
     }
 
     fn refuses(&self, key: &str) -> Option<String> {
@@ -184,7 +144,8 @@ impl Service for Bucket<'_> {
         let size = bytes.len() as u64;
         let sum = hex(&Md5::digest(&bytes));
         let options = PutOptions { attributes, ..PutOptions::default() };
-        let stored = self.run(("PUT", object.key), self.store.put_opts(&path, bytes.into(), options))?;
+        let stored =
+            self.run(("PUT", object.key), self.connection.store.put_opts(&path, bytes.into(), options))?;
         // The tag of an object that is not encrypted is its MD5: what arrived is what was sent.
         let is_other = stored.e_tag.as_deref().and_then(sum_of_tag).is_some_and(|found| found != sum);
         if is_other {
@@ -227,8 +188,8 @@ impl Service for Bucket<'_> {
 
     fn delete(&self, key: &str) -> Result<(), Error> {
         let path = Self::path(key)?;
-        self.driver.run(self.cancelled, async {
-            match self.store.delete(&path).await {
+        self.connection.driver.run(self.cancelled, async {
+            match self.connection.store.delete(&path).await {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
                 Err(error) => Err(failed(format!("DELETE {}", self.describe(key)), &error)),
             }
@@ -241,11 +202,16 @@ impl Service for Bucket<'_> {
 
     fn list(&self, prefix: &str) -> Result<Option<Listing>, Error> {
         let below = Self::path(prefix)?;
-        self.driver.run(self.cancelled, async {
-            let (mut found, mut objects) = (Listing::new(), self.store.list(Some(&below)));
+        self.connection.driver.run(self.cancelled, async {
+            let (mut found, mut objects) = (Listing::new(), self.connection.store.list(Some(&below)));
             while let Some(object) = objects.next().await {
-                let object =
-                    object.map_err(|error| failed(format!("LIST {}", self.describe(prefix)), &error))?;
+                let object = match object {
+                    // Somebody's object has a name that is impossible here.
+                    Err(object_store::Error::InvalidPath { .. }) => return Ok(None),
+                    object => {
+                        object.map_err(|error| failed(format!("LIST {}", self.describe(prefix)), &error))?
+                    }
+                };
                 if found.len() == LISTED_MAX {
                     return Ok(None);
                 }
@@ -255,18 +221,19 @@ impl Service for Bucket<'_> {
         })
     }
 
-    fn read(&self, key: &str, offset: u64, bytes: u32) -> Option<Vec<u8>> {
+    fn read(&self, key: &str, offset: u64, bytes: u32) -> Result<Vec<u8>, Error> {
         if bytes == 0 {
-            return Some(Vec::new());
+            return Ok(Vec::new());
         }
-        let path = Self::path(key).ok()?;
+        let path = Self::path(key)?;
         let range = offset..offset + u64::from(bytes);
-        let found = self.run(("GET", key), self.store.get_range(&path, range)).ok()?;
-        (found.len() == bytes as usize).then(|| found.to_vec())
+        let found = self.run(("GET", key), self.connection.store.get_range(&path, range))?;
+        let is_all = found.len() == bytes as usize;
+        is_all.then(|| found.to_vec()).ok_or_else(|| Error::Unverified(self.describe(key)))
     }
 
     fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
+        self.connection.requests.load(Ordering::Relaxed)
     }
 }
 
@@ -311,52 +278,4 @@ fn sum_of_tag(tag: &str) -> Option<&str> {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
-}
-
-fn failed(what: String, error: &object_store::Error) -> Error {
-    let fault = match error {
-        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
-            Fault::Denied
-        }
-        object_store::Error::NotFound { .. }
-        | object_store::Error::InvalidPath { .. }
-        | object_store::Error::NotSupported { .. }
-        | object_store::Error::NotImplemented { .. } => Fault::Input,
-        _ => Fault::Retry,
-    };
-    let reason = reason_of(&error.to_string());
-    Error::Service { what, reason, fault, retry_after: None }
-}
-
-/// Makes clients that count their requests, repeated ones too.
-#[derive(Debug)]
-struct Counting {
-    requests: Arc<AtomicU64>,
-}
-
-impl HttpConnector for Counting {
-    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let inner = ReqwestConnector::default().connect(options)?;
-        Ok(HttpClient::new(Counted { inner, requests: Arc::clone(&self.requests) }))
-    }
-}
-
-#[derive(Debug)]
-struct Counted {
-    inner: HttpClient,
-    requests: Arc<AtomicU64>,
-}
-
-impl HttpService for Counted {
-    fn call<'a, 'b>(
-        &'a self,
-        request: HttpRequest,
-    ) -> Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send + 'b>>
-    where
-        'a: 'b,
-        Self: 'b,
-    {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        Box::pin(self.inner.execute(request))
-    }
 }

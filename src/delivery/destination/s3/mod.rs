@@ -2,22 +2,28 @@
 
 mod answer;
 mod bucket;
+mod connection;
 mod credentials;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use serde::{Deserialize, Deserializer};
 
 use self::bucket::Bucket;
+use self::connection::Connection;
 use super::bundle::{self, Bundle};
 use super::driver::Driver;
 use super::objects::{self, Options, Place, Service as _};
 use super::secret::SecretFrom;
-use super::web::{PATIENCE_SECONDS, Probe};
+use super::web::{Client, ClientOptions};
 use super::{Check, Delivered, Destination, Error, Job, KeptCopy, Mistake, PLACEHOLDER, Preview};
 use format::manifest::EntryPath;
 use ground::ids::{AppName, ReleaseId};
+
+/// Seconds that one request may take, by default: a part over a link of 0.6 Mbit/s.
+const TIMEOUT_SECONDS: u64 = 120;
 
 /// The definition of an S3 destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,27 +52,25 @@ struct Keys {
     secret_key: Option<SecretFrom>,
     /// The profile in AWS's files of credentials.
     profile: Option<String>,
-    /// An address that must answer with the release's id.
-    probe: Option<Probe>,
-    /// How long it may take until it does.
-    #[serde(default = "probe_seconds")]
-    probe_seconds: u64,
-    /// All of a release as one object, in this format.
-    bundle: Option<Bundle>,
-    /// The bundle's name below the prefix.
+    /// A bundle's name below the prefix.
     #[serde(default = "name")]
     name: String,
+    /// A PEM file with certificates of authorities that sign the service's, besides the system's.
+    ca_file: Option<PathBuf>,
+    /// Seconds that one request may take.
+    #[serde(default = "timeout")]
+    timeout: u64,
 }
 
-fn probe_seconds() -> u64 {
-    PATIENCE_SECONDS
+fn timeout() -> u64 {
+    TIMEOUT_SECONDS
 }
 
 fn name() -> String {
     "{app}-{release}.{format}".to_owned()
 }
 
-/// All keys, with those of [`Options`].
+/// The names of [`Keys`].
 const KEYS: &[&str] = &[
     "bucket",
     "prefix",
@@ -76,18 +80,9 @@ const KEYS: &[&str] = &[
     "access_key",
     "secret_key",
     "profile",
-    "probe",
-    "probe_seconds",
-    "bundle",
     "name",
-    "last",
-    "keep",
-    "keep_hours",
-    "max_delete",
-    "metadata",
-    "links",
-    "parallel",
-    "stamp",
+    "ca_file",
+    "timeout",
 ];
 
 impl<'de> Deserialize<'de> for S3 {
@@ -130,6 +125,9 @@ impl S3 {
         if !prefix.is_empty() && prefix.trim_matches('/').split('/').any(bad) {
             return Err(("prefix", Mistake::Keys("a prefix has no empty parts, and none that is . or ..")));
         }
+        if self.keys.timeout == 0 {
+            return Err(("timeout", Mistake::Nothing));
+        }
         self.options.check()
     }
 
@@ -169,51 +167,46 @@ impl S3Destination {
         format!("{}{}", self.definition.prefix(Some(job.app)), name.replace("{format}", &bundle.to_string()))
     }
 
+    fn connect(&self) -> Result<Connection, Error> {
+        Connection::open(&self.definition.keys, &self.driver)
+    }
+
     fn with_place<T>(
         &self,
         job: &Job<'_>,
-        work: impl FnOnce(&Place<'_>) -> Result<T, Error>,
+        work: impl FnOnce(&Place<'_>, &Job<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let S3 { keys, options } = &self.definition;
-        let bucket = Bucket::open(keys, &self.driver, job.cancelled)?;
+        let connection = self.connect()?;
+        let bucket = Bucket::new(&connection, job.cancelled);
+        let client = ClientOptions { ca_file: keys.ca_file.clone(), ..ClientOptions::default() };
+        let client = Client::open(&client, &self.driver)?;
         let prefix = self.definition.prefix(Some(job.app));
-        let probe = || {
-            keys.probe
-                .as_ref()
-                .map_or(Ok(()), |probe| probe.find_plainly(&self.driver, job, keys.probe_seconds))
-        };
-        work(&Place {
-            service: &bucket,
-            options,
-            prefix: &prefix,
-            rules: self.definition.rules(),
-            probe: &probe,
-        })
+        let key = options.bundle.map(|bundle| self.key_of(job, bundle)).unwrap_or_default();
+        let rules = self.definition.rules();
+        work(
+            &Place { service: &bucket, options, prefix: &prefix, bundle_key: &key, rules, client: &client },
+            job,
+        )
     }
 }
 
 impl Destination for S3Destination {
     fn deliver(&self, job: &Job<'_>) -> Result<Delivered, Error> {
-        self.with_place(job, |place| match self.definition.keys.bundle {
-            None => objects::deliver(place, job),
-            Some(bundle) => objects::deliver_bundle(place, job, bundle, &self.key_of(job, bundle)),
-        })
+        self.with_place(job, objects::deliver)
     }
 
     fn plan(&self, job: &Job<'_>) -> Result<Preview, Error> {
-        self.with_place(job, |place| match self.definition.keys.bundle {
-            None => objects::plan(place, job),
-            Some(bundle) => Ok(objects::plan_bundle(place, job, &self.key_of(job, bundle))),
-        })
+        self.with_place(job, objects::plan)
     }
 
     fn check(&self, cancelled: &AtomicBool) -> Vec<Check> {
-        let bucket = Bucket::open(&self.definition.keys, &self.driver, cancelled);
-        let mut checks = vec![Check::of("find the credentials", bucket.as_ref().map(|_| ()))];
-        if let Ok(bucket) = bucket {
+        let connection = self.connect();
+        let mut checks = vec![Check::of("find the credentials", connection.as_ref().map(|_| ()))];
+        if let Ok(connection) = connection {
             let app = "whit-check".parse().expect("a name");
             checks.extend(objects::check(
-                &bucket,
+                &Bucket::new(&connection, cancelled),
                 &self.definition.options,
                 &self.definition.prefix(Some(&app)),
                 cancelled,
@@ -231,11 +224,26 @@ impl Destination for S3Destination {
     }
 
     fn read_back(&self, app: &AppName, _release: &ReleaseId) -> Vec<Box<dyn KeptCopy>> {
-        if self.definition.keys.bundle.is_some() {
-            return Vec::new();
+        let connection = self.connect().ok().filter(|_| self.definition.options.bundle.is_none());
+        let prefix = self.definition.prefix(Some(app));
+        let copy = connection.map(|connection| S3Copy { connection, prefix });
+        copy.into_iter().map(|copy| Box::new(copy) as Box<dyn KeptCopy>).collect()
+    }
+
+    /// All objects of the application, read in parallel.
+    fn held(
+        &self,
+        app: &AppName,
+        space: (&Path, u64),
+        cancelled: &AtomicBool,
+    ) -> Result<Option<PathBuf>, Error> {
+        if self.definition.options.bundle.is_some() {
+            return Ok(None);
         }
-        let definition = self.definition.clone();
-        vec![Box::new(S3Copy { prefix: definition.prefix(Some(app)), definition, driver: Driver::default() })]
+        let (connection, prefix) = (self.connect()?, self.definition.prefix(Some(app)));
+        let bucket = Bucket::new(&connection, cancelled);
+        let is_copied = objects::copy(&bucket, &self.definition.options, &prefix, space, cancelled)?;
+        Ok(is_copied.then(|| space.0.to_owned()))
     }
 
     fn describe(&self, app: Option<&AppName>) -> String {
@@ -245,16 +253,14 @@ impl Destination for S3Destination {
 
 /// What a bucket has of an application.
 struct S3Copy {
-    definition: S3,
-    driver: Driver,
+    connection: Connection,
     prefix: String,
 }
 
 impl KeptCopy for S3Copy {
     fn read(&self, path: &EntryPath, offset: u64, bytes: u32) -> Option<Vec<u8>> {
         let never = AtomicBool::new(false);
-        let bucket = Bucket::open(&self.definition.keys, &self.driver, &never).ok()?;
         let path = std::str::from_utf8(path.as_bytes()).ok()?;
-        bucket.read(&format!("{}{path}", self.prefix), offset, bytes)
+        Bucket::new(&self.connection, &never).read(&format!("{}{path}", self.prefix), offset, bytes).ok()
     }
 }

@@ -1,17 +1,21 @@
 //! An HTTP client with a definition's credentials, deadlines and faults.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use reqwest::header::{HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::tls::{Certificate, Identity};
 use reqwest::{RequestBuilder, Response, StatusCode};
+use tokio::time::timeout;
 
 use super::super::Error;
 use super::super::driver::Driver;
 use super::super::secret::{Secret, SecretFrom};
+use super::certificates::advice;
 use crate::net::link::use_our_cryptography;
 use disk::files;
 use ground::escape;
@@ -30,6 +34,9 @@ const PEM_BYTES_MAX: u64 = 1024 * 1024;
 /// The most bytes of an answer that are read for people.
 const ANSWER_BYTES_MAX: usize = 512;
 
+/// What stands for a secret.
+const HIDDEN: &str = "…";
+
 /// What a client shows of itself, and what it accepts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientOptions {
@@ -47,10 +54,10 @@ pub struct ClientOptions {
     pub timeout: Option<Duration>,
 }
 
-/// A client for one destination.
-pub struct Client<'a> {
+/// A client of one service.
+pub struct Client {
     http: reqwest::Client,
-    driver: &'a Driver,
+    driver: Driver,
     authorization: Option<Authorization>,
     requests: AtomicU64,
     /// The time without a byte after which a request has failed.
@@ -62,12 +69,12 @@ enum Authorization {
     Basic { user: String, password: Secret },
 }
 
-impl<'a> Client<'a> {
+impl Client {
     /// Reads credentials and certificates.
     ///
     /// # Errors
     /// [`Error::Secret`], or a file that cannot be read.
-    pub fn open(options: &ClientOptions, driver: &'a Driver) -> Result<Self, Error> {
+    pub fn open(options: &ClientOptions, driver: &Driver) -> Result<Self, Error> {
         let authorization = match (&options.token, &options.user) {
             (Some(token), _) => Some(Authorization::Bearer(token.read()?)),
             (None, Some((user, password))) => {
@@ -81,13 +88,10 @@ impl<'a> Client<'a> {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("whit/", env!("CARGO_PKG_VERSION")))
             .redirect(redirects)
-            .connect_timeout(CONNECT_TIME)
-            .read_timeout(timeout);
+            .connect_timeout(CONNECT_TIME);
         if let Some(path) = &options.ca_file {
-            let pem = files::read_bounded(path, PEM_BYTES_MAX)?;
-            let certificates = Certificate::from_pem_bundle(&pem).ok().filter(|found| !found.is_empty());
-            let certificates = certificates.ok_or_else(|| bad_pem(path, "holds no certificate in PEM"))?;
-            builder = builder.tls_certs_merge(certificates);
+            let found = authorities(path, Certificate::from_pem_bundle)?;
+            builder = builder.tls_certs_merge(found);
         }
         if let Some((cert, key)) = &options.certificate {
             let mut pem = files::read_bounded(key, PEM_BYTES_MAX)?;
@@ -103,15 +107,7 @@ impl<'a> Client<'a> {
             fault: Fault::Input,
             retry_after: None,
         })?;
-        Ok(Self { http, driver, authorization, requests: AtomicU64::new(0), timeout })
-    }
-
-    /// Creates a client without credentials.
-    ///
-    /// # Errors
-    /// It cannot be created.
-    pub fn plain(driver: &'a Driver) -> Result<Self, Error> {
-        Self::open(&ClientOptions::default(), driver)
+        Ok(Self { http, driver: driver.clone(), authorization, requests: AtomicU64::new(0), timeout })
     }
 
     /// Returns the number of requests so far.
@@ -140,7 +136,7 @@ impl<'a> Client<'a> {
 
     /// The runtime of its requests.
     pub fn driver(&self) -> &Driver {
-        self.driver
+        &self.driver
     }
 
     /// Sends a request and waits for the head of its answer, whatever its status.
@@ -153,9 +149,7 @@ impl<'a> Client<'a> {
         request: RequestBuilder,
         cancelled: &AtomicBool,
     ) -> Result<Response, Error> {
-        self.driver.run(cancelled, async {
-            received(what, tokio::time::timeout(self.timeout, request.send()).await)
-        })
+        self.driver.run(cancelled, async { received(what, timeout(self.timeout, request.send()).await) })
     }
 
     /// As [`Client::answer`]; a status that is no success is an error.
@@ -181,9 +175,31 @@ impl<'a> Client<'a> {
             return Ok(response);
         }
         let (status, headers) = (response.status(), response.headers().clone());
-        let answer = self.driver.run(cancelled, async { Ok(beginning(response).await) })?;
-        Err(refused(what, status, &headers, &answer))
+        // What the answer says of itself is no reason to wait for long.
+        let answer = self.driver.run(cancelled, async {
+            Ok(timeout(self.timeout, beginning(response)).await.unwrap_or_default())
+        })?;
+        Err(refused(what, status, &headers, &self.without_secrets(answer)))
     }
+
+    /// Hides the credentials in an answer that repeats the request.
+    fn without_secrets(&self, text: String) -> String {
+        match &self.authorization {
+            None => text,
+            Some(Authorization::Bearer(token)) => text.replace(token.reveal(), HIDDEN),
+            Some(Authorization::Basic { user, password }) => {
+                let both = BASE64.encode(format!("{user}:{}", password.reveal()));
+                text.replace(password.reveal(), HIDDEN).replace(&both, HIDDEN)
+            }
+        }
+    }
+}
+
+/// Returns what can be done about a request that got no answer, and why it got none.
+pub fn unanswered(error: &(dyn std::error::Error + 'static)) -> (Fault, String) {
+    let reason = reason(error);
+    advice(error)
+        .map_or((Fault::Retry, reason.clone()), |(fault, advice)| (fault, format!("{reason}: {advice}")))
 }
 
 /// Returns the answer that came, or why there is none.
@@ -191,16 +207,11 @@ pub fn received<T>(
     what: &str,
     result: Result<Result<T, reqwest::Error>, tokio::time::error::Elapsed>,
 ) -> Result<T, Error> {
-    let failed = |reason: String| Error::Service {
-        what: what.to_owned(),
-        reason,
-        fault: Fault::Retry,
-        retry_after: None,
-    };
+    let failed = |(fault, reason)| Error::Service { what: what.to_owned(), reason, fault, retry_after: None };
     match result {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(failed(reason(&error.without_url()))),
-        Err(_) => Err(failed("no answer in time".to_owned())),
+        Ok(Err(error)) => Err(failed(unanswered(&error.without_url()))),
+        Err(_) => Err(failed((Fault::Retry, "no answer in time".to_owned()))),
     }
 }
 
@@ -215,9 +226,15 @@ async fn beginning(mut response: Response) -> String {
     }
     bytes.truncate(ANSWER_BYTES_MAX);
     let text = String::from_utf8_lossy(&bytes);
-    // A page is no sentence.
-    let text = if text.contains('<') { "" } else { text.trim() };
+    // A page is no sentence, but its title may be.
+    let text = if text.contains('<') { title(&text) } else { text.trim() };
     escape::text(text)
+}
+
+/// Returns the title of a page; nothing without one.
+fn title(page: &str) -> &str {
+    let after = page.split_once("<title>").map_or("", |(_, after)| after);
+    after.split('<').next().unwrap_or_default().trim()
 }
 
 /// Returns the error of an answer that says no.
@@ -228,26 +245,44 @@ fn refused(what: &str, status: StatusCode, headers: &HeaderMap, answer: &str) ->
         // A query may hold a signature.
         let to = to.split(['?', '#']).next().unwrap_or_default();
         reason = format!("{reason}, which leads to `{}`; `redirects` does not allow that", escape::text(to));
-    } else if !answer.is_empty() {
+    } else if !answer.is_empty() && answer != status.to_string() {
         reason = format!("{reason}: {answer}");
     }
-    let fault = match status.as_u16() {
+    let fault = fault_of(status);
+    Error::Service { what: what.to_owned(), reason, fault, retry_after: retry_after(headers) }
+}
+
+/// Returns what can be done about an answer that says no.
+pub fn fault_of(status: StatusCode) -> Fault {
+    match status.as_u16() {
         401 | 403 | 407 => Fault::Denied,
         507 => Fault::Full,
         408 | 423 | 425 | 429 | 500..=599 => Fault::Retry,
         _ => Fault::Input,
-    };
-    Error::Service { what: what.to_owned(), reason, fault, retry_after: retry_after(headers) }
+    }
 }
 
 /// Reads `Retry-After`, seconds or a date (RFC 9110, section 10.2.3).
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match text.parse() {
         Ok(seconds) => Duration::from_secs(seconds),
         Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::now()).unwrap_or_default(),
     };
     Some(wait.min(RETRY_AFTER_MAX))
+}
+
+/// Reads the certificates of a `ca_file`.
+///
+/// # Errors
+/// It cannot be read, or has none.
+pub fn authorities<C, E>(
+    path: &Path,
+    read: impl FnOnce(&[u8]) -> Result<Vec<C>, E>,
+) -> Result<Vec<C>, Error> {
+    let pem = files::read_bounded(path, PEM_BYTES_MAX)?;
+    let found = read(&pem).ok().filter(|found| !found.is_empty());
+    found.ok_or_else(|| bad_pem(path, "holds no certificate in PEM"))
 }
 
 /// An error's text and its causes.
@@ -261,7 +296,7 @@ fn reason(error: &dyn std::error::Error) -> String {
     escape::text(&text)
 }
 
-fn bad_pem(path: &std::path::Path, reason: &str) -> Error {
+fn bad_pem(path: &Path, reason: &str) -> Error {
     Error::Secret { name: path.display().to_string(), reason: reason.to_owned() }
 }
 

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use reqwest::header::{AGE, CACHE_CONTROL, HeaderMap, PRAGMA};
 use serde::Deserialize;
 
-use super::super::driver::Driver;
 use super::super::{Error, Job, PLACEHOLDER};
 use super::client::{Client, received};
 
@@ -22,19 +21,11 @@ const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 pub struct Probe(String);
 
 impl Probe {
-    /// As `find`, for kinds that have no HTTP client of their own.
-    ///
-    /// # Errors
-    /// As of `find`.
-    pub fn find_plainly(&self, driver: &Driver, job: &Job<'_>, seconds: u64) -> Result<(), Error> {
-        self.find(&Client::plain(driver)?, job, seconds)
-    }
-
     /// Looks until the release is found, for at most so many seconds. Answers of caches do not count.
     ///
     /// # Errors
     /// [`Error::Probe`]; cancelled.
-    pub fn find(&self, client: &Client<'_>, job: &Job<'_>, seconds: u64) -> Result<(), Error> {
+    pub fn find(&self, client: &Client, job: &Job<'_>, seconds: u64) -> Result<(), Error> {
         let url = self.0.replace(PLACEHOLDER, job.app.as_str());
         let shown = url.split(['?', '#']).next().unwrap_or_default().to_owned();
         let begun = Instant::now();
@@ -61,7 +52,7 @@ impl Probe {
 }
 
 /// Returns why the answer is not the release's; none if it is.
-fn look(client: &Client<'_>, job: &Job<'_>, url: &str, shown: &str) -> Result<Option<String>, Error> {
+fn look(client: &Client, job: &Job<'_>, url: &str, shown: &str) -> Result<Option<String>, Error> {
     let request = client.anonymous(url).header(CACHE_CONTROL, "no-cache").header(PRAGMA, "no-cache");
     let what = format!("GET {shown}");
     let mut response = client.send(&what, request, job.cancelled)?;
