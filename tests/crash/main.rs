@@ -14,6 +14,7 @@ mod memory;
 mod passing_on;
 mod points;
 mod points_of_services;
+#[expect(dead_code, reason = "tests of whole roles have more of them in use")]
 #[path = "../it/objects/servers.rs"]
 mod servers;
 mod site;

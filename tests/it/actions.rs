@@ -23,6 +23,8 @@ use whit::ledger::{Change, Key, Ledger, Table};
 
 use crate::exec::configure;
 use crate::ledgers::memory::MemoryLedger;
+use crate::objects::servers::start_nginx;
+use crate::objects::tls::{Authority, shows};
 use crate::trees::{some_tree, walk_files, write};
 use crate::world::{World, ask_as, delivered, now, push_as, push_options, within};
 
@@ -553,6 +555,38 @@ async fn a_receiver_that_hangs_holds_up_the_first_delivery_alone() {
         }
         assert_eq!(waited, [true, false, false]);
         assert_eq!(walk_files(&world.path("data/notices")).len(), 3, "none is lost");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_behind_tls_needs_a_known_authority() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let Some(authority) = Authority::create(folder.path(), "authority") else { return };
+    authority.issue("server");
+    let receiver = Receiver::start(&[]);
+    let location = format!("proxy_pass http://{};", receiver.address);
+    let started = start_nginx(folder.path(), "https", &shows(folder.path(), "server"), &location);
+    let Some((_nginx, port)) = started else { return };
+    let of = |more: &str| {
+        let address = format!("http://{}", receiver.address);
+        webhook(&receiver, more).replace(&address, &format!("https://127.0.0.1:{port}"))
+    };
+    within(async {
+        let unknown = with_secrets(&of(""));
+        let receipt = push(&unknown, &["chat"]).await;
+        let [report] = actions(&receipt) else { panic!("{receipt:?}") };
+        assert!(
+            report.output.starts_with("pending: ") && report.output.contains("as `ca_file`"),
+            "{report:?}"
+        );
+        shows_no_secret(&unknown, &receipt);
+        assert!(receiver.heard().is_empty());
+        let known = with_secrets(&of(&authority.trusted()));
+        let receipt = push(&known, &["chat"]).await;
+        let [report] = actions(&receipt) else { panic!("{receipt:?}") };
+        assert_eq!((report.failure.as_deref(), report.output.as_str()), (None, "200 OK"));
+        assert!(receiver.hears(1).await[0].is_signed_by(NEW));
     })
     .await;
 }

@@ -31,13 +31,19 @@ pub enum Do {
     Close,
     /// Never answer.
     Hang,
+    /// Close in the middle of the body.
+    Cut,
+    /// What `WebDAV` says, but read the body slowly.
+    Slow,
+    /// Answer this status, and repeat the credentials.
+    Repeat(&'static str),
 }
 
 type Rule = dyn Fn(&Asked) -> Do + Send + Sync;
 
 /// A server of the test: files in memory, and a rule that may do something else.
 pub struct Faulty {
-    port: u16,
+    pub port: u16,
     pub files: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
     pub asked: Arc<Mutex<Vec<String>>>,
     rule: Arc<Mutex<Arc<Rule>>>,
@@ -116,11 +122,6 @@ fn serve(
                 headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
             }
         }
-        let length = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
-        let mut body = vec![0; length];
-        if reader.read_exact(&mut body).is_err() {
-            return;
-        }
         let number = {
             let mut asked = asked.lock().expect("no panic");
             asked.push(format!("{method} {path}"));
@@ -129,9 +130,20 @@ fn serve(
         let path = path.split('?').next().unwrap_or_default().to_owned();
         let request = Asked { method, path, headers, number };
         let rule = Arc::clone(&rule.lock().expect("no panic"));
-        let answer = match rule(&request) {
-            Do::Serve => answer(&request, body, files),
+        let action = rule(&request);
+        if matches!(action, Do::Cut) {
+            drop(reader.read_exact(&mut vec![0; 64 * 1024]));
+            return;
+        }
+        let Some(body) = body(&mut reader, &request, matches!(action, Do::Slow)) else { return };
+        let answer = match action {
+            Do::Serve | Do::Slow => answer(&request, body, files),
             Do::Answer(head) => (head.to_owned(), Vec::new()),
+            Do::Repeat(head) => {
+                let credentials = request.headers.get("authorization").cloned().unwrap_or_default();
+                (head.to_owned(), format!("you sent {credentials}").into_bytes())
+            }
+            Do::Cut => unreachable!("it was closed"),
             Do::Close => return,
             Do::Hang => {
                 std::thread::sleep(Duration::from_secs(30));
@@ -147,11 +159,40 @@ fn serve(
     }
 }
 
+/// Reads a body, whose length is given or which comes in pieces (RFC 9112, section 7.1).
+fn body(reader: &mut BufReader<TcpStream>, request: &Asked, slowly: bool) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    if !request.headers.contains_key("transfer-encoding") {
+        let length = request.headers.get("content-length").and_then(|length| length.parse().ok());
+        let mut left: u64 = length.unwrap_or(0);
+        while left > 0 {
+            let some = left.min(1024 * 1024);
+            (reader.by_ref().take(some).read_to_end(&mut body).ok()? as u64 == some).then_some(())?;
+            left -= some;
+            if slowly {
+                std::thread::sleep(Duration::from_millis(120));
+            }
+        }
+        return Some(body);
+    }
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
+        let length = usize::from_str_radix(line.trim(), 16).ok()?;
+        let mut piece = vec![0; length + 2];
+        reader.read_exact(&mut piece).ok()?;
+        if length == 0 {
+            return Some(body);
+        }
+        body.extend_from_slice(&piece[..length]);
+    }
+}
+
 fn answer(request: &Asked, body: Vec<u8>, files: &Mutex<BTreeMap<String, Vec<u8>>>) -> (String, Vec<u8>) {
     let mut files = files.lock().expect("no panic");
     let found = files.get(&request.path).cloned();
     match (request.method.as_str(), found) {
-        ("PUT", _) => {
+        ("PUT" | "POST", _) => {
             files.insert(request.path.clone(), body);
             ("201 Created".to_owned(), Vec::new())
         }
@@ -172,6 +213,7 @@ async fn a_refusal_says_the_request_and_the_status_and_never_a_secret() {
         ("401 Unauthorized", Fault::Denied),
         ("403 Forbidden", Fault::Denied),
         ("400 Bad Request", Fault::Input),
+        ("507 Insufficient Storage", Fault::Full),
     ] {
         let server =
             Faulty::start(move |asked| if asked.method == "PUT" { Do::Answer(status) } else { Do::Serve });
@@ -235,6 +277,22 @@ async fn a_success_that_keeps_nothing_is_no_success() {
     site(&world.path("tree"));
     let (fault, reason) = within(fail(&world)).await;
     assert!(fault == Fault::Retry && reason.contains("is not there"), "{reason}");
+    // Nor is one that somebody changed at once.
+    server.change(|asked| match asked.method.as_str() {
+        "HEAD" if !asked.path.ends_with("nothing") => Do::Answer("200 OK"),
+        _ => Do::Serve,
+    });
+    let (fault, reason) = within(fail(&world)).await;
+    assert!(fault == Fault::Retry && reason.contains("is not there"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_file_may_take_longer_than_the_time_without_a_byte() {
+    let server = Faulty::start(|asked| if asked.method == "PUT" { Do::Slow } else { Do::Serve });
+    let world = server.world("");
+    crate::trees::write(&world.path("tree"), "large", crate::trees::noise(1, 30_000_000));
+    within(deliver(&world)).await;
+    assert_eq!((server.shown(), server.count("PUT")), (files(&world.path("tree")), 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -294,6 +352,16 @@ async fn a_probe_that_a_cache_answers_or_that_shows_another_release_fails_the_de
     let (fault, reason) = within(fail(&world)).await;
     assert!(fault == Fault::Retry && reason.contains("a cache answered"), "{reason}");
     assert!(server.shown().contains_key("app.1.js"), "nothing is deleted before the probe succeeds");
+    // One that does not say so shows itself by what it serves.
+    server.change(|asked| {
+        if asked.method == "GET" && asked.path.ends_with("release.txt") {
+            Do::Answer("200 OK")
+        } else {
+            Do::Serve
+        }
+    });
+    let (fault, reason) = within(fail(&world)).await;
+    assert!(fault == Fault::Retry && reason.contains("does not hold"), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,10 +1,15 @@
 //! Releases as objects of real servers: nginx by `WebDAV`, and S3.
 
+mod bundles;
 mod faulty;
 mod garage;
 mod interrupted;
+mod priming;
 mod readers;
-mod servers;
+mod refusals;
+mod secrets;
+pub mod servers;
+pub mod tls;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -41,7 +46,12 @@ async fn with_each<F: Future<Output = ()>>(more: &str, test: impl Fn(World, Serv
 
 /// Creates a destination of a server, with more keys.
 fn destination(server: &Server, more: &str) -> Arc<dyn Destination> {
-    let definition: Definition = toml::from_str(&format!("{}{more}", server.keys)).expect("a definition");
+    defined(&format!("{}{more}", server.keys))
+}
+
+/// Creates a destination from a definition.
+fn defined(text: &str) -> Arc<dyn Destination> {
+    let definition: Definition = toml::from_str(text).expect("a definition");
     definition.check().expect("no mistakes");
     definition.open()
 }
