@@ -25,9 +25,9 @@ async fn a_bucket_that_refuses_or_is_full_says_why_and_what_can_be_done() {
     within(async {
         for (status, body, fault, text) in [
             (401, "", Fault::Denied, "the service answered 401 Unauthorized"),
-            (403, DENIED, Fault::Denied, "403 Forbidden: AccessDenied: Ask\\x07 ada"),
+            (403, DENIED, Fault::Denied, "403 Forbidden (AccessDenied: Ask\\x07 ada)"),
             (400, "no page", Fault::Input, "the service answered 400 Bad Request"),
-            (404, "<Error><Code>NoSuchBucket</Code></Error>", Fault::Input, "404 Not Found: NoSuchBucket"),
+            (404, "<Error><Code>NoSuchBucket</Code></Error>", Fault::Input, "404 Not Found (NoSuchBucket)"),
             (507, "", Fault::Full, "507 Insufficient Storage"),
         ] {
             server.trouble(move |line, _| {
@@ -37,7 +37,7 @@ async fn a_bucket_that_refuses_or_is_full_says_why_and_what_can_be_done() {
             site(&world.path("tree"));
             let (found, reason) = fail(&world).await;
             assert_eq!(found, fault, "{reason}");
-            assert!(reason.contains("PUT s3://site/web/") && reason.ends_with(text), "{reason}");
+            assert!(reason.contains("PUT s3://site/web/") && reason.contains(text), "{reason}");
             assert!(!reason.contains('<') && !reason.contains(SECRET_KEY), "{reason}");
         }
         assert!(server.files().is_empty());

@@ -152,7 +152,7 @@ async fn a_server_that_asks_for_a_certificate_gets_the_right_one_or_says_what_is
         assert!(fault == Fault::Input && reason.contains("The SSL certificate error"), "{reason}");
         let unpaired = shows("client").replace("client.key", "stranger.key");
         let (fault, reason) = fail(&world(&server, &unpaired)).await;
-        assert!(fault == Fault::Input && reason.contains("client.pem"), "{reason}");
+        assert!(fault == Fault::Input && reason.contains("the key in `client_key` is not that"), "{reason}");
         assert!(server.files().is_empty());
         let world = world(&server, &shows("client"));
         deliver(&world).await;

@@ -12,6 +12,9 @@ use ground::faults::Fault;
 pub fn advice(error: &(dyn Error + 'static)) -> Option<(Fault, &'static str)> {
     match handshake(error)? {
         rustls::Error::InvalidCertificate(certificate) => Some((Fault::Input, of_server(certificate))),
+        rustls::Error::InconsistentKeys(_) => {
+            Some((Fault::Input, "the key in `client_key` is not that of the certificate in `client_cert`"))
+        }
         rustls::Error::AlertReceived(alert) => of_client(*alert).map(|advice| (Fault::Denied, advice)),
         _ => None,
     }
@@ -79,6 +82,7 @@ mod tests {
             (Certificate::UnknownIssuer.into(), Fault::Input, "`ca_file`"),
             (Certificate::NotValidForName.into(), Fault::Input, "the name"),
             (Certificate::Expired.into(), Fault::Input, "renew"),
+            (rustls::InconsistentKeys::KeyMismatch.into(), Fault::Input, "`client_key`"),
             (rustls::Error::AlertReceived(Alert::CertificateRequired), Fault::Denied, "`client_key`"),
             (rustls::Error::AlertReceived(Alert::UnknownCA), Fault::Denied, "does not accept"),
         ] {

@@ -103,7 +103,7 @@ impl Client {
         }
         let http = builder.build().map_err(|error| Error::Service {
             what: "the HTTP client".to_owned(),
-            reason: reason(&error.without_url()),
+            reason: unanswered(&error.without_url()).1,
             fault: Fault::Input,
             retry_after: None,
         })?;
