@@ -61,9 +61,8 @@ fn kill(server: &Server, name: &str, count: u64) -> Figures {
         let begun = Instant::now();
         for again in 0..2 {
             std::thread::sleep(moment(&mut dice, usual));
-            let marks = site::marks(&server.root);
-            let has_ended = world.deliveries() == 0;
-            if has_ended {
+            let marks = (world.deliveries() == 0).then(|| site::marks(&server.root));
+            if marks.is_some() {
                 usual = usual * 15 / 16;
             } else {
                 usual = usual * 17 / 16;
@@ -73,7 +72,7 @@ fn kill(server: &Server, name: &str, count: u64) -> Figures {
             push.kill();
             figures.kills += 1;
             served = world.serve(None);
-            if has_ended {
+            if let Some(marks) = marks {
                 drop(world.releases());
                 let now = site::marks(&server.root);
                 figures.twice +=

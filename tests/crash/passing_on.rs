@@ -61,15 +61,14 @@ fn three_proxies_of_which_one_is_killed_again_and_again_show_and_keep_whole_rele
         site::wait("no delivery", || proxies[2].0.deliveries() > 0);
         std::thread::sleep(moment(&mut dice, usual));
         let waiting = |proxies: &[(World, Process)]| proxies.iter().any(|(world, _)| world.deliveries() > 0);
-        let marks = site::marks(&dest.join("releases"));
-        let has_ended = !waiting(&proxies);
-        usual = if has_ended { usual * 15 / 16 } else { usual * 17 / 16 };
-        in_delivery += u64::from(!has_ended);
+        let marks = (!waiting(&proxies)).then(|| site::marks(&dest.join("releases")));
+        usual = if marks.is_some() { usual * 15 / 16 } else { usual * 17 / 16 };
+        in_delivery += u64::from(marks.is_none());
         let victim = usize::try_from(dice.below(3)).expect("small");
         proxies[victim].1.kill();
         kills += 1;
         proxies[victim].1 = proxies[victim].0.serve(None);
-        if has_ended {
+        if let Some(marks) = marks {
             drop(proxies[victim].0.releases());
             twice += u64::from(site::marks(&dest.join("releases")) != marks);
         }

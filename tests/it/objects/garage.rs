@@ -141,7 +141,7 @@ async fn others_read_from_garage_what_was_delivered_there() {
         let listed = output("rclone", &["--config", "", "lsjson", "--metadata", "--recursive", &remote]);
         let listed = listed.map(|listed| serde_json::from_str::<Vec<Value>>(&listed).expect("JSON"));
         for (path, cached, kind) in [
-            ("app.2.js", Value::from("max-age=31536000, immutable"), "text/javascript"),
+            ("app.2.js", Value::from("max-age=31536000, immutable"), "text/javascript; charset=utf-8"),
             ("index.html", "no-cache".into(), "text/html; charset=latin1"),
             ("logo.png", Value::Null, "image/png"),
             ("big.bin", Value::Null, "application/octet-stream"),
