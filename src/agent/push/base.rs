@@ -14,7 +14,9 @@ use delta::similar::Rule;
 use format::manifest::{self, NodeRef, Outline, RefAt, SegmentIndex, Thin};
 use format::recipe::ChunkRef;
 use ground::ids::{ChunkId, ReleaseId};
-use protocol::likeness::{BaseFile, ChangedBase, Edge, Edges, Release, Target, prefix_of};
+use protocol::likeness::{
+    BaseFile, BaseRelease, ChangedBase, Edge, Edges, NewSegment, Release, Target, prefix_of,
+};
 use protocol::wire::Marks;
 
 /// Chunks of the base held in memory: some 80 MB. Further ones count as unseen, which costs bytes.
@@ -37,8 +39,8 @@ pub struct Base {
     new: Vec<NodeRef>,
     /// The base's chunks, as far as they are cached here.
     cache: Option<Arc<ChunkCache>>,
-    /// The base's segments that the new manifest does not have; read on first use.
-    changed: Option<ChangedBase>,
+    /// What new chunks are compared with; read on first use.
+    compared: Option<BaseRelease>,
     /// The chunks of `chunks` that the base does not have itself.
     eager: HashSet<ChunkId>,
     /// Prefixes of the ids of all chunks in segments that stay, sorted; read on first use.
@@ -62,7 +64,7 @@ impl Base {
             chunks,
             new: new.to_vec(),
             cache,
-            changed: None,
+            compared: None,
             eager: HashSet::new(),
             staying: None,
         })
@@ -217,22 +219,14 @@ impl Base {
     /// `marks` marks the missing ones among the segments' references, in order.
     pub fn matches(&mut self, spool: &Spool, segments: &[SegmentIndex], marks: &Marks) -> Result<Vec<Match>> {
         let Some(cache) = &self.cache else { return Ok(Vec::new()) };
-        let earlier = &self.earlier;
-        let read = |index: SegmentIndex| earlier.segment(index);
-        if self.changed.is_none() {
-            let gaps = Outline::of(earlier.segments(), self.new.iter().copied().map(Some));
-            let gaps = gaps.gaps(earlier.segments().len());
-            let mut release = CachedRelease { earlier, reader: cache.reader() };
-            let edges = protocol::likeness::edges(
-                &ChangedBase::ranges(earlier.segments().len(), &gaps),
-                &mut release,
-            )?;
-            self.changed = Some(ChangedBase::read(earlier.segments(), &gaps, &edges, read)?);
-        }
-        let Some(older) = self.changed.as_ref().filter(|older| !older.is_empty()) else {
-            return Ok(Vec::new());
+        let compared = match &mut self.compared {
+            Some(compared) => compared,
+            unread => unread.insert(compare(&self.earlier, &self.new, cache)?),
         };
-        let (mut thins, mut known, mut places) = (Vec::new(), Vec::new(), HashMap::new());
+        if compared.is_unlike() {
+            return Ok(Vec::new());
+        }
+        let (mut new, mut places): (Vec<NewSegment>, _) = (Vec::new(), HashMap::new());
         let mut marks = marks.iter();
         let (mut bodies, mut edges) = (Bodies::default(), Edges::new());
         for segment in segments {
@@ -246,20 +240,11 @@ impl Base {
                 }
                 known_here.push(if missing { None } else { reference.full() });
             }
-            thins.push(thin);
-            known.push(known_here);
+            new.push((*segment, thin, known_here));
         }
-        let new: Vec<_> = segments
-            .iter()
-            .zip(&thins)
-            .zip(&known)
-            .map(|((index, thin), known)| (*index, thin, known.as_slice()))
-            .collect();
-        let stays: HashSet<&NodeRef> = earlier.segments().iter().collect();
-        let likenesses = older.likenesses(&new, &edges, |index| match self.new.get(usize::from(index)) {
-            Some(node) if stays.contains(node) => Ok::<_, Error>(Some(spool.segment(index)?)),
-            _ => Ok(None),
-        })?;
+        let node = |index: SegmentIndex| self.new.get(usize::from(index)).copied();
+        let likenesses =
+            compared.likenesses(&new, &edges, node, |index, _| Ok::<_, Error>(spool.segment(index)?))?;
         let mut matches = Vec::new();
         for likeness in likenesses {
             let new: Vec<usize> = likeness.new.iter().filter_map(|at| places.get(at).copied()).collect();
@@ -313,6 +298,15 @@ impl Base {
     pub fn prefix(&self, segments: &[SegmentIndex]) -> Result<Vec<u8>> {
         Ok(prefix_of(segments.iter().map(|index| self.earlier.segment(*index)))??)
     }
+}
+
+/// Reads what new chunks are compared with: the part of the base that the `new` manifest does not have.
+fn compare(earlier: &Earlier, new: &[NodeRef], cache: &ChunkCache) -> Result<BaseRelease> {
+    let segments = earlier.segments();
+    let gaps = Outline::of(segments, new.iter().copied().map(Some)).gaps(segments.len());
+    let mut release = CachedRelease { earlier, reader: cache.reader() };
+    let edges = protocol::likeness::edges(&ChangedBase::ranges(segments.len(), &gaps), &mut release)?;
+    BaseRelease::read(segments.to_vec(), &gaps, &edges, |index, _| earlier.segment(index))
 }
 
 /// The base release, as far as its chunks are cached here.

@@ -40,6 +40,11 @@ impl BaseRelease {
         &self.segments
     }
 
+    /// Returns whether nothing of it is left out of the new release, so that nothing new can resemble it.
+    pub fn is_unlike(&self) -> bool {
+        self.changed.is_empty()
+    }
+
     /// Returns whether it has the segment.
     pub fn has(&self, node: &NodeRef) -> bool {
         self.present.contains(node)
@@ -62,7 +67,7 @@ impl BaseRelease {
         node: impl Fn(SegmentIndex) -> Option<NodeRef>,
         mut read: impl FnMut(SegmentIndex, &NodeRef) -> Result<Vec<u8>, E>,
     ) -> Result<Vec<Likeness>, E> {
-        if self.changed.is_empty() {
+        if self.is_unlike() {
             return Ok(Vec::new());
         }
         let new: Vec<_> = new.iter().map(|(index, thin, known)| (*index, thin, known.as_slice())).collect();

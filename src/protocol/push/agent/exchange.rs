@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::{Action, Known, Names, unproven};
 use crate::likeness::SegmentsReplaced;
+use crate::transfer::{Bounds, Credit};
 use crate::wire::{BlockSums, Challenge, FromAgent, Marks, PushReply, RecordAnswer};
 use crate::{Chunks, Error, InputView, Segments};
 use format::manifest::SegmentIndex;
@@ -11,8 +12,8 @@ use ground::limits::{
     ANSWER_BYTES_MAX, ANSWER_SIGNED_MAX, PARCEL_SPANS_MAX, PUSH_STEPS_OPEN, RECORD_QUERIES_MAX,
 };
 
-/// 32 MiB: signatures that answer all steps under way: of some gigabyte.
-const BLOCK_SUMS_BYTES_MAX: usize = PUSH_STEPS_OPEN * ANSWER_SIGNED_MAX;
+/// Signatures that answer all steps under way, of some gigabyte: 32 MiB.
+const BLOCK_SUMS: Bounds = Bounds { bytes: PUSH_STEPS_OPEN * ANSWER_SIGNED_MAX, ..Bounds::PUSH };
 
 /// The release that the push builds on.
 #[derive(Debug)]
@@ -46,8 +47,8 @@ struct Unanswered {
 #[derive(Debug)]
 struct Found {
     block_sums: Vec<BlockSums>,
-    /// Bytes of these, and of those of chunks that wait.
-    block_sums_bytes: usize,
+    /// For the bytes of these, and of those of chunks that wait.
+    credit: Credit,
     answers: Vec<RecordAnswer>,
     /// Of all answers to come.
     answer_bytes_left: usize,
@@ -96,7 +97,12 @@ impl Exchange {
             growth,
             waiting,
             unanswered: VecDeque::new(),
-            found: Found { block_sums, block_sums_bytes: 0, answers, answer_bytes_left: ANSWER_BYTES_MAX },
+            found: Found {
+                block_sums,
+                credit: Credit::new(BLOCK_SUMS),
+                answers,
+                answer_bytes_left: ANSWER_BYTES_MAX,
+            },
             wants_sketches: false,
             pending: VecDeque::new(),
             goes_on: false,
@@ -385,9 +391,7 @@ impl Found {
             return Err(Error::OutOfTurn("BlockSums"));
         }
         // What has no room is sent without a signature.
-        let bytes = self.block_sums_bytes + block_sums.signature.len();
-        if bytes <= BLOCK_SUMS_BYTES_MAX {
-            self.block_sums_bytes = bytes;
+        if self.credit.hold(block_sums.signature.len()).is_ok() {
             self.block_sums.push(block_sums);
         }
         Ok(())
@@ -406,8 +410,7 @@ impl Found {
 
     /// Stops counting block sums: those of chunks that are being encoded are the encoders'.
     fn let_go(&mut self, block_sums: &[BlockSums]) {
-        let bytes: usize = block_sums.iter().map(|sums| sums.signature.len()).sum();
-        self.block_sums_bytes -= bytes;
+        self.credit.release(block_sums.iter().map(|sums| sums.signature.len()).sum());
     }
 }
 
