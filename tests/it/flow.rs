@@ -268,6 +268,9 @@ async fn a_push_that_comes_to_the_same_end_each_time_ends_in_time() {
             for _ in 0..1_000 {
                 drop(sender.send(&PushReply::Stored(0)).await);
             }
+            // By names, also where the input was announced while it was read.
+            drop(sender.send(&PushReply::WantNames).await);
+            while matches!(receiver.receive().await, Ok(Some(message)) if !matches!(message, FromAgent::Names(_))) {}
             drop(sender.send(&PushReply::WantSegments(Marks::from_iter([true]))).await);
             drop(receiver.receive::<FromAgent>().await);
             Some(Fault::Retry)
@@ -288,6 +291,9 @@ async fn what_is_newly_stored_gives_a_push_its_whole_time_again() {
             if pushes > stops {
                 return Some(Fault::Retry);
             }
+            // By names, also where the input was announced while it was read.
+            drop(sender.send(&PushReply::WantNames).await);
+            while matches!(receiver.receive().await, Ok(Some(message)) if !matches!(message, FromAgent::Names(_))) {}
             drop(sender.send(&PushReply::WantSegments(Marks::from_iter([true]))).await);
             drop(receiver.receive::<FromAgent>().await);
             // Each file is a chunk; only chunks that were sent can be stored.
