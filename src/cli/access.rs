@@ -17,6 +17,7 @@ use crate::delivery::destination::{Destinations, Template};
 use crate::library;
 use crate::net::link;
 use disk::files;
+use ground::threads;
 use protocol::address::ProxyUrl;
 
 /// The proxy and the token.
@@ -76,6 +77,15 @@ impl OpenSession {
     /// Runs `work` on the session to its end or to Ctrl-C, then closes everything in order. A second Ctrl-C ends the
     /// program at once.
     pub async fn run<T>(self, work: impl AsyncFnOnce(&Session) -> Result<T, Error>) -> Result<T, Error> {
+        let _tasks = threads::runs_tasks();
+        self.run_held_up(work).await
+    }
+
+    /// As [`OpenSession::run`], for work that holds its thread up, as it writes what it fetched.
+    pub async fn run_held_up<T>(
+        self,
+        work: impl AsyncFnOnce(&Session) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let result = tokio::select! {
             result = work(&self.session) => result,
             _ = tokio::signal::ctrl_c() => Err(Error::Interrupted),

@@ -36,6 +36,7 @@ use clap::{Args, Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
 
 use ground::faults::Fault;
+use ground::threads;
 
 use self::error::Error;
 use self::output::Output;
@@ -137,7 +138,7 @@ pub fn run() -> ExitCode {
     let output = Output::new(cli.output.json, cli.output.quiet);
     let result = match runtime() {
         Ok(runtime) => runtime.block_on(dispatch(cli.command, &output)),
-        Err(source) => Err(ground::threads::Error::Start(source).into()),
+        Err(source) => Err(threads::Error::Start(source).into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -156,7 +157,11 @@ fn runtime() -> io::Result<Runtime> {
         output::to_stderr(&format!("error: no thread could be started: {panic}"));
         process::exit(Fault::Retry.exit_code().into());
     }));
-    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(2)
+        .on_thread_start(|| std::mem::forget(threads::runs_tasks()))
+        .enable_all()
+        .build();
     panic::set_hook(usual);
     runtime
 }

@@ -89,15 +89,16 @@ pub async fn run(arguments: PullArgs, output: &Output) -> Result<(), Error> {
     let outside_links = arguments.links.into();
     if let Some(file) = arguments.tar {
         let release = &arguments.release;
-        let fetched =
-            open.run(async |session| tar(session, release, &file, outside_links, output).await).await?;
+        let fetched = open
+            .run_held_up(async |session| tar(session, release, &file, outside_links, output).await)
+            .await?;
         return if to_stdout { Ok(()) } else { report_tar(&fetched, &file, output) };
     }
     let target = arguments.dir.unwrap_or_default();
     let options = PullOptions { delete: arguments.delete, threads: threads(), outside_links, link_rate };
     let monitor = monitor(output, "fetching");
     let pulled = open
-        .run(async |session| {
+        .run_held_up(async |session| {
             let pulling = pull_tree(session, &arguments.release, &target, options, &monitor);
             Ok(watched(session, &*monitor, pulling).await?)
         })
@@ -139,7 +140,7 @@ pub async fn cat(arguments: CatArgs, output: &Output) -> Result<(), Error> {
         None => None,
     };
     let open = arguments.access.open(output, Destinations::new()).await?;
-    open.run(async |session| {
+    open.run_held_up(async |session| {
         let aside = fetch_aside(session, &arguments.release, &std::env::temp_dir(), output).await?;
         let Aside { fetched, store, .. } = &aside;
         let local = LocalChunks { present: &DirectoryChunks::default(), fetched: store };

@@ -21,6 +21,7 @@ use crate::net::link;
 use crate::proxy::{self, Options, Proxy};
 use ground::faults::Fault;
 use ground::ids::UserName;
+use ground::threads;
 
 /// The default port: w-h-i-t on a telephone.
 const PORT: u16 = 9448;
@@ -100,7 +101,7 @@ pub async fn run(arguments: ServeArgs, output: &Output) -> Result<(), Error> {
         let token = token::everything(proxy.identity(), user)?;
         output.note(&format!("first start; on a build host, paste:\n\n  whit login {url} --token {token}\n"));
     }
-    let mut stopping = None;
+    let (mut stopping, tasks) = (None, threads::runs_tasks());
     let running = proxy.run(async {
         tokio::select! {
             _ = interrupt.recv() => {}
@@ -113,7 +114,7 @@ pub async fn run(arguments: ServeArgs, output: &Output) -> Result<(), Error> {
         () = running => {}
         () = log.sum_up() => {}
     }
-    drop(stopping);
+    drop((stopping, tasks));
     log.end();
     Ok(())
 }

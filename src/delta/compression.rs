@@ -5,6 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use zstd::zstd_safe::{CCtx, CParameter, DCtx, DParameter, compress_bound};
 
+use ground::threads;
+
 /// How a payload is stored. The numbers are part of the format (FORMAT 3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u8", into = "u8")]
@@ -66,6 +68,7 @@ impl Compressor {
 
     /// Compresses `plain`; keeps it raw unless that saves at least one part in 32.
     pub fn compress(&mut self, plain: &[u8]) -> (Codec, Vec<u8>) {
+        threads::holds_up();
         match self.0.compress(plain) {
             Ok(small) if small.len() + plain.len() / 32 < plain.len() => (Codec::Zstd, small),
             _ => (Codec::Raw, plain.to_vec()),
@@ -105,6 +108,7 @@ impl Decompressor {
         match codec {
             Codec::Raw => plain.extend_from_slice(payload),
             Codec::Zstd => {
+                threads::holds_up();
                 plain.reserve(plain_bytes);
                 self.0.decompress_to_buffer(payload, plain).map_err(|_| Error::Payload(plain_bytes))?;
             }
@@ -132,6 +136,7 @@ const WINDOW_LOG: std::ops::RangeInclusive<u32> = 10..=25;
 ///
 /// The window covers both. Memory: some three times both, at low levels.
 pub fn compress_against(prefix: &[u8], plain: &[u8], level: i32) -> Vec<u8> {
+    threads::holds_up();
     let mut context = CCtx::create();
     let reach = (prefix.len() + plain.len()).max(1).next_power_of_two().trailing_zeros();
     let window = reach.clamp(*WINDOW_LOG.start(), *WINDOW_LOG.end());
@@ -164,6 +169,7 @@ pub fn decompress_against(
     plain_bytes: usize,
     plain: &mut Vec<u8>,
 ) -> Result<(), Error> {
+    threads::holds_up();
     let mut context = DCtx::create();
     plain.clear();
     plain.reserve_exact(plain_bytes);

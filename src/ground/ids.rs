@@ -9,6 +9,8 @@ use std::str::FromStr;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::threads;
+
 /// The reasons to refuse a name or id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -40,6 +42,7 @@ macro_rules! content_id {
         impl $name {
             /// Names `bytes` by their BLAKE3-256.
             pub fn of(bytes: &[u8]) -> Self {
+                threads::hashes(bytes.len());
                 Self(*blake3::hash(bytes).as_bytes())
             }
 

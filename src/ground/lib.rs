@@ -5,13 +5,13 @@
 pub mod limits;
 pub mod escape;
 pub mod leb128;
+pub mod faults;
+pub mod threads;
 pub mod ids;
 pub mod token_id;
-pub mod faults;
 pub mod pattern;
 pub mod rate;
 pub mod monitor;
-pub mod threads;
 pub mod poison;
 pub mod shares;
 pub mod stall;

@@ -1,5 +1,6 @@
 //! The input of a push: scanned on a thread of its own, and announced segment by segment where that takes long.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -112,7 +113,13 @@ impl Source {
         patience: Duration,
     ) -> Result<Self> {
         let state = options.state.as_deref().filter(|_| reading.files == FilesRead::Changed);
-        let memory = state.and_then(|state| Memory::open(state, key));
+        let memory = match state.map(Path::to_owned) {
+            Some(state) => {
+                let key = *key;
+                blocking::start(move || Memory::open(&state, &key)).await?
+            }
+            None => None,
+        };
         // A dry run ends with the answers to all segments.
         let is_announced = memory.is_none() && !options.dry_run;
         // It never fills: a manifest has no more segments.

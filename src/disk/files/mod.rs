@@ -23,6 +23,7 @@ use rustix::path::Arg;
 
 use crate::crash_points;
 use ground::faults::{Fault, faulty, io_hint};
+use ground::threads;
 
 /// An operating system's error, with the action and the path.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +90,7 @@ pub fn create_folder(path: &Path) -> Result<()> {
 /// # Errors
 /// The folder cannot be opened or synced.
 pub fn sync_folder(path: &Path) -> Result<()> {
+    threads::holds_up();
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     File::open(path).and_then(|folder| folder.sync_all()).on("sync", path)
 }
@@ -115,6 +117,7 @@ pub fn publish(path: &Path, content: &[u8], mode: u32) -> Result<()> {
 /// # Errors
 /// It cannot be created.
 pub fn create_aside(path: &Path, mode: u32) -> Result<(PathBuf, File)> {
+    threads::holds_up();
     loop {
         let aside = aside(path);
         // Never follows a link or writes to an existing file: the next number may be free.
@@ -141,6 +144,7 @@ pub fn rename(from: &Path, to: &Path) -> Result<()> {
 /// # Errors
 /// It cannot be read, or is larger, and then takes no memory.
 pub fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>> {
+    threads::holds_up();
     let file = File::open(path).on("open", path)?;
     let mut content = Vec::new();
     file.take(max + 1).read_to_end(&mut content).on("read", path)?;
@@ -167,6 +171,7 @@ pub fn read_if_there(path: &Path, max: u64) -> Result<Option<Vec<u8>>> {
 /// # Errors
 /// The folder cannot be read.
 pub fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+    threads::holds_up();
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         result => result.on("list", folder)?,
@@ -217,6 +222,7 @@ pub fn free_bytes(path: &Path) -> Result<u64> {
 /// # Errors
 /// The path cannot be opened, or the sync failed.
 pub fn sync_file_system(path: &Path) -> Result<()> {
+    threads::holds_up();
     let folder = File::open(path).on("open", path)?;
     rustix::fs::syncfs(&folder).on("sync", path)
 }
@@ -239,6 +245,7 @@ impl Lock {
 
     /// Takes the lock `name` of `folder`; `path` is for messages.
     fn take_in(folder: impl AsFd, name: impl Arg, path: PathBuf, patience: Duration) -> Result<Option<Self>> {
+        threads::holds_up();
         // A link of that name would redirect the write to another file.
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(folder, name, flags, Mode::RUSR | Mode::WUSR).on("open", &path)?;

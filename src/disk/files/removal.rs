@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use super::{Error, OnPath, Result};
 use ground::limits::FOLDER_DEPTH_MAX;
+use ground::threads;
 
 /// Identifies a mount: a bind mount of the same file system is another one.
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +78,7 @@ pub fn open_folder(below: impl AsFd, name: impl rustix::path::Arg) -> rustix::io
 /// # Errors
 /// The first entry that could not be removed. All others are removed all the same, except the folders above it.
 pub fn remove(path: &Path) -> Result<()> {
+    threads::holds_up();
     let (parent, name) = match (path.parent(), path.file_name()) {
         (Some(parent), Some(name)) if !parent.as_os_str().is_empty() => (parent, name),
         (_, Some(name)) => (Path::new("."), name),
