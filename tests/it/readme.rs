@@ -13,16 +13,17 @@ use rustix::process::Signal;
 use crate::documents::project;
 use crate::program::{Home, Served, finish};
 
-/// Returns the latest unpacked release of `name` whose version begins with `major`.
+/// Returns the unpacked release of `name` that Cargo.lock names and whose version begins with `major`.
 fn unpacked(name: &str, major: &str) -> Option<PathBuf> {
+    let lock = fs::read_to_string(project("Cargo.lock")).expect("the lock file");
+    let named = format!("name = \"{name}\"\nversion = \"");
+    let mut versions = lock.split(&named).skip(1).filter_map(|rest| rest.split_once('"'));
+    let (version, _) = versions.find(|(version, _)| version.split('.').next() == Some(major))?;
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")))?;
     let registries = fs::read_dir(home.join("registry/src")).ok()?.flatten();
-    let folders = registries.filter_map(|registry| fs::read_dir(registry.path()).ok()).flatten().flatten();
-    let begin = format!("{name}-{major}.");
-    folders
-        .map(|entry| entry.path())
-        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&begin)))
+    let folder = format!("{name}-{version}");
+    registries.map(|registry| registry.path().join(&folder)).find(|path| path.is_dir())
 }
 
 fn copy_tree(from: &Path, to: &Path) {
