@@ -77,18 +77,14 @@ impl OpenSession {
     /// Runs `work` on the session to its end or to Ctrl-C, then closes everything in order. A second Ctrl-C ends the
     /// program at once.
     pub async fn run<T>(self, work: impl AsyncFnOnce(&Session) -> Result<T, Error>) -> Result<T, Error> {
-        let _tasks = threads::runs_tasks();
-        self.run_held_up(work).await
-    }
-
-    /// As [`OpenSession::run`], for work that holds its thread up, as it writes what it fetched.
-    pub async fn run_held_up<T>(
-        self,
-        work: impl AsyncFnOnce(&Session) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let result = tokio::select! {
-            result = work(&self.session) => result,
-            _ = tokio::signal::ctrl_c() => Err(Error::Interrupted),
+        let result = {
+            let mut working = Box::pin(work(&self.session));
+            let _tasks = threads::runs_tasks();
+            tokio::select! {
+                result = &mut working => result,
+                // What the work holds is closed once the mark is gone: nothing else runs here then.
+                _ = tokio::signal::ctrl_c() => Err(Error::Interrupted),
+            }
         };
         tokio::select! {
             () = self.finish() => result,

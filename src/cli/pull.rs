@@ -21,6 +21,7 @@ use crate::agent::pull::{
     DirectoryChunks, FetchOptions, Fetched, LocalChunks, PullOptions, Pulled, SetAside, fetch, pull_tree,
 };
 use crate::delivery::destination::Destinations;
+use crate::net::blocking;
 use crate::restore::{self, OutsideLinks, StreamOptions};
 use crate::store::{self, Store};
 use disk::files;
@@ -89,16 +90,15 @@ pub async fn run(arguments: PullArgs, output: &Output) -> Result<(), Error> {
     let outside_links = arguments.links.into();
     if let Some(file) = arguments.tar {
         let release = &arguments.release;
-        let fetched = open
-            .run_held_up(async |session| tar(session, release, &file, outside_links, output).await)
-            .await?;
+        let fetched =
+            open.run(async |session| tar(session, release, &file, outside_links, output).await).await?;
         return if to_stdout { Ok(()) } else { report_tar(&fetched, &file, output) };
     }
     let target = arguments.dir.unwrap_or_default();
     let options = PullOptions { delete: arguments.delete, threads: threads(), outside_links, link_rate };
     let monitor = monitor(output, "fetching");
     let pulled = open
-        .run_held_up(async |session| {
+        .run(async |session| {
             let pulling = pull_tree(session, &arguments.release, &target, options, &monitor);
             Ok(watched(session, &*monitor, pulling).await?)
         })
@@ -140,12 +140,17 @@ pub async fn cat(arguments: CatArgs, output: &Output) -> Result<(), Error> {
         None => None,
     };
     let open = arguments.access.open(output, Destinations::new()).await?;
-    open.run_held_up(async |session| {
+    open.run(async |session| {
         let aside = fetch_aside(session, &arguments.release, &std::env::temp_dir(), output).await?;
-        let Aside { fetched, store, .. } = &aside;
-        let local = LocalChunks { present: &DirectoryChunks::default(), fetched: store };
-        restore::write_file(&fetched.root, &local, path.as_ref(), &mut std::io::stdout().lock())?;
-        std::io::stdout().flush().map_err(Error::Output)
+        let Aside { fetched, store, folder } = aside;
+        let written = held_up(move || {
+            let local = LocalChunks { present: &DirectoryChunks::default(), fetched: &store };
+            restore::write_file(&fetched.root, &local, path.as_ref(), &mut std::io::stdout().lock())?;
+            std::io::stdout().flush().map_err(Error::Output)
+        });
+        written.await?;
+        drop(folder);
+        Ok(())
     })
     .await
 }
@@ -158,8 +163,28 @@ async fn tar(
     output: &Output,
 ) -> Result<Fetched, Error> {
     let place = TarPlace::find(file)?;
-    let aside = fetch_aside(session, release, &place.folder(), output).await?;
-    let Aside { fetched, store, .. } = &aside;
+    let Aside { fetched, store, folder } = fetch_aside(session, release, &place.folder(), output).await?;
+    let file = file.to_owned();
+    let fetched = held_up(move || write_tar(fetched, &store, place, &file, links)).await?;
+    drop(folder);
+    Ok(fetched)
+}
+
+/// Runs work that takes long off the async threads. Ctrl-C does not wait for it.
+async fn held_up<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    blocking::start(work).await.map_err(crate::agent::Error::from)?
+}
+
+/// Writes a fetched release as a tar file.
+fn write_tar(
+    fetched: Fetched,
+    store: &Store,
+    place: TarPlace,
+    file: &Path,
+    links: OutsideLinks,
+) -> Result<Fetched, Error> {
     let local = LocalChunks { present: &DirectoryChunks::default(), fetched: store };
     let cannot = |source: std::io::Error| cannot_write(file, &source);
     let options = StreamOptions { links, ..StreamOptions::default() };
@@ -194,7 +219,7 @@ async fn tar(
             finish().inspect_err(|_| drop(std::fs::remove_file(&beside)))?;
         }
     }
-    Ok(aside.fetched)
+    Ok(fetched)
 }
 
 /// Where a tar file goes.
@@ -238,7 +263,7 @@ struct Aside {
     fetched: Fetched,
     // Closed before its folder goes: a store that closes writes its last pack.
     store: Arc<Store>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// Fetches a whole release into a store in a temporary folder inside `folder`, which goes with what is returned.
@@ -249,13 +274,14 @@ async fn fetch_aside(
     output: &Output,
 ) -> Result<Aside, Error> {
     let aside = tempfile::tempdir_in(folder).map_err(|source| cannot_write(folder, &source))?;
-    let store = Store::open(aside.path(), store::Options::PASSING).map_err(crate::agent::Error::from)?;
-    let store = Arc::new(store);
+    let path = aside.path().to_owned();
+    let open = move || Ok(Store::open(&path, store::Options::PASSING).map_err(crate::agent::Error::from)?);
+    let store = Arc::new(held_up(open).await?);
     let monitor = monitor(output, "fetching");
     let present = Arc::new(DirectoryChunks::default());
     let fetching = fetch(session, release, &present, &store, FetchOptions::default(), &monitor);
     let fetched = watched(session, &*monitor, fetching).await?;
-    Ok(Aside { fetched, store, _folder: aside })
+    Ok(Aside { fetched, store, folder: aside })
 }
 
 fn cannot_write(path: &Path, source: &std::io::Error) -> Error {

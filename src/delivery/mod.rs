@@ -28,7 +28,9 @@ pub use ended::Ended;
 pub use error::Error;
 pub use executor::StoreExecutor;
 pub use listeners::Events;
-pub use pending::{Delivery, LastFailure};
+pub use pending::Delivery;
+#[cfg(feature = "testing")]
+pub use pending::LastFailure;
 pub use policy::{Policies, Policy};
 pub use worker::Executor;
 #[cfg(feature = "testing")]

@@ -25,7 +25,8 @@ fn reply(release: &Release, which: u8, at: usize, noise: Vec<u8>) -> PullReply {
     match which {
         0 => {
             let opened = opened(release);
-            let segments = if at % 4 == 0 { at as u32 } else { length(&vec![0; opened.segments.len()]) };
+            let right = u32::try_from(opened.segments.len()).expect("few");
+            let segments = if at.is_multiple_of(4) { u32::try_from(at).unwrap_or(u32::MAX) } else { right };
             PullReply::Release { record: opened.record, root: opened.root.encode(), segments }
         }
         1 => PullReply::Names(pack_names(release.segments.iter().map(NodeRef::name))),
@@ -52,7 +53,7 @@ fn reply(release: &Release, which: u8, at: usize, noise: Vec<u8>) -> PullReply {
         8 => PullReply::Piece(some),
         9 => PullReply::Piece(noise),
         _ => {
-            let steps: Vec<(u32, u32, u32)> = vec![(0, at as u32 % 9, 1), (1, 2, 3)];
+            let steps: Vec<(u32, u32, u32)> = vec![(0, u32::try_from(at % 9).expect("small"), 1), (1, 2, 3)];
             let bytes = rmp_serde::to_vec(&steps).expect("a Vec takes every write");
             rmp_serde::from_slice(&bytes).map_or(PullReply::Executables(0), PullReply::Outline)
         }

@@ -165,7 +165,13 @@ pub fn web() -> DestinationName {
 }
 
 fn serve(options: &Options) -> (Proxy, Identity, Access) {
-    let proxy = Proxy::start(options).expect("a proxy");
+    // The socket of a proxy that was there goes with its last task.
+    let mut tries = if options.listen.port() == 0 { 1..=1 } else { 1..=100 };
+    let proxy = tries.find_map(|_| {
+        let started = Proxy::start(options);
+        started.inspect_err(|_| std::thread::sleep(Duration::from_millis(50))).ok()
+    });
+    let proxy = proxy.expect("a proxy");
     let folder = options.data.join("identity");
     let identity = match &options.ledger {
         Some(ledger) => Identity::open_over(&folder, Arc::clone(ledger)),

@@ -113,8 +113,11 @@ pub async fn pull_tree(
     let fetched = match fetch(session, selector, &present, &store, how, monitor).await {
         Ok(fetched) => fetched,
         Err(error) => {
-            drop(store);
-            staging.leave_if_empty()?;
+            blocking(move || {
+                drop(store);
+                staging.leave_if_empty()
+            })
+            .await?;
             return Err(error);
         }
     };
