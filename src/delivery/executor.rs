@@ -222,7 +222,8 @@ impl Monitor for Watch<'_> {
     fn advance(&self, _phase: Phase, bytes: u64) {
         let mut done = self.done.lock().unpoisoned();
         let (progress, reported) = &mut *done;
-        progress.bytes += bytes;
+        // A bundle has headers, and what is sent again counts again.
+        progress.bytes = progress.bytes.saturating_add(bytes).min(progress.total);
         let now = Instant::now();
         if now.saturating_duration_since(*reported) < PROGRESS_EVERY {
             return;

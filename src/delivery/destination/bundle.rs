@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::restore::{self, ChunkSource, StreamOptions, write_file, write_tar, write_zip};
 use format::manifest::Root;
+use ground::monitor::{Monitor, Phase};
 
 /// zstd's own default: quicker than most links and disks.
 const ZSTD_LEVEL: i32 = 3;
@@ -45,7 +46,8 @@ pub struct Bundled {
 }
 
 impl Bundle {
-    /// Writes a release to `out`, front to back.
+    /// Writes a release to `out`, front to back, and tells the monitor how far it is: in bytes of the tar that is
+    /// compressed, or of the zip.
     ///
     /// # Errors
     /// The release cannot be read or does not fit the format, `out` fails, or `cancelled` is set; what was written is then a
@@ -55,11 +57,11 @@ impl Bundle {
         root: &Root,
         source: &dyn ChunkSource,
         options: &StreamOptions,
-        cancelled: &AtomicBool,
+        (cancelled, monitor): (&AtomicBool, &dyn Monitor),
         out: &mut dyn Write,
     ) -> Result<Bundled, restore::Error> {
         let mut counted = Counted { out, bytes: 0, hasher: blake3::Hasher::new() };
-        let written = self.stream(root, source, options, cancelled, &mut counted);
+        let written = self.stream(root, source, options, (cancelled, monitor), &mut counted);
         if cancelled.load(Ordering::Relaxed) {
             return Err(restore::Error::Cancelled);
         }
@@ -73,27 +75,29 @@ impl Bundle {
         root: &Root,
         source: &dyn ChunkSource,
         options: &StreamOptions,
-        cancelled: &AtomicBool,
+        (cancelled, monitor): (&AtomicBool, &dyn Monitor),
         out: &mut dyn Write,
     ) -> Result<(), restore::Error> {
         let end = restore::Error::OutputEnd;
         match self {
-            Self::Tar => write_tar(root, source, options, &mut Stoppable { out, cancelled }),
+            Self::Tar => write_tar(root, source, options, &mut Stoppable { out, cancelled, monitor }),
             Self::TarGz => {
                 let encoder = flate2::GzBuilder::new().write(out, flate2::Compression::default());
-                let mut out = Stoppable { out: encoder, cancelled };
+                let mut out = Stoppable { out: encoder, cancelled, monitor };
                 write_tar(root, source, options, &mut out)?;
                 out.out.finish().map(drop).map_err(end)
             }
             Self::TarZst => {
                 let mut encoder = zstd::Encoder::new(out, ZSTD_LEVEL).map_err(end)?;
                 encoder.include_checksum(true).map_err(end)?;
-                let mut out = Stoppable { out: encoder, cancelled };
+                let mut out = Stoppable { out: encoder, cancelled, monitor };
                 write_tar(root, source, options, &mut out)?;
                 out.out.finish().map(drop).map_err(end)
             }
-            Self::Zip => write_zip(root, source, options, &mut Stoppable { out, cancelled }),
-            Self::File => write_file(root, source, None, &mut Stoppable { out, cancelled }).map(drop),
+            Self::Zip => write_zip(root, source, options, &mut Stoppable { out, cancelled, monitor }),
+            Self::File => {
+                write_file(root, source, None, &mut Stoppable { out, cancelled, monitor }).map(drop)
+            }
         }
     }
 }
@@ -116,10 +120,11 @@ impl fmt::Display for Bundle {
     }
 }
 
-/// Passes on bytes until it is cancelled.
+/// Passes on bytes until it is cancelled, and tells how many.
 struct Stoppable<'a, W> {
     out: W,
     cancelled: &'a AtomicBool,
+    monitor: &'a dyn Monitor,
 }
 
 impl<W: Write> Write for Stoppable<'_, W> {
@@ -127,7 +132,9 @@ impl<W: Write> Write for Stoppable<'_, W> {
         if self.cancelled.load(Ordering::Relaxed) {
             return Err(io::Error::other("cancelled"));
         }
-        self.out.write(bytes)
+        let written = self.out.write(bytes)?;
+        self.monitor.advance(Phase::Transfer, written as u64);
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -164,6 +171,7 @@ mod tests {
     use crate::restore::{Entry, MemorySource, noise, one_of_each, read_tree, sorted};
     use format::manifest::{EntryPath, Shape};
     use ground::faults::{Fault, Faulty as _};
+    use ground::monitor::{Counter, Silent};
 
     const ALL: [Bundle; 5] = [Bundle::Tar, Bundle::TarGz, Bundle::TarZst, Bundle::Zip, Bundle::File];
 
@@ -182,7 +190,8 @@ mod tests {
     fn bundle(format: Bundle, options: &StreamOptions) -> (Vec<u8>, Bundled) {
         let (root, source) = release(if format == Bundle::File { Shape::File } else { Shape::Tree });
         let (mut out, never) = (Vec::new(), AtomicBool::new(false));
-        let bundled = format.write(&root, &source, options, &never, &mut out).expect("an honest release");
+        let bundled =
+            format.write(&root, &source, options, (&never, &Silent), &mut out).expect("an honest release");
         (out, bundled)
     }
 
@@ -248,7 +257,9 @@ mod tests {
             let options = StreamOptions::default();
             let write = |cancelled: bool, out: &mut dyn Write| {
                 let cancelled = AtomicBool::new(cancelled);
-                format.write(&root, &source, &options, &cancelled, out).expect_err("it cannot be written")
+                format
+                    .write(&root, &source, &options, (&cancelled, &Silent), out)
+                    .expect_err("it cannot be written")
             };
             assert_eq!(write(true, &mut Vec::new()).fault(), Fault::Interrupted, "{format}");
             assert_eq!(write(false, &mut Full).fault(), Fault::Full, "{format}");
@@ -256,10 +267,26 @@ mod tests {
     }
 
     #[test]
+    fn a_bundle_tells_how_far_it_is_while_it_is_written() {
+        for format in ALL {
+            let (root, source) = release(if format == Bundle::File { Shape::File } else { Shape::Tree });
+            let (told, never) = (Counter::default(), AtomicBool::new(false));
+            let options = StreamOptions::default();
+            let written = format.write(&root, &source, &options, (&never, &told), &mut io::sink());
+            let bytes = written.expect("an honest release").bytes;
+            let least = match format {
+                Bundle::Zip => bytes,
+                _ => root.totals.bytes,
+            };
+            assert!(told.bytes() >= least, "{format}: {} of {least}", told.bytes());
+        }
+    }
+
+    #[test]
     fn a_tree_is_no_single_file() {
         let (root, source) = release(Shape::Tree);
         let (options, never) = (StreamOptions::default(), AtomicBool::new(false));
-        let error = Bundle::File.write(&root, &source, &options, &never, &mut io::sink());
+        let error = Bundle::File.write(&root, &source, &options, (&never, &Silent), &mut io::sink());
         assert!(matches!(error, Err(restore::Error::Unnamed(_))));
     }
 }

@@ -161,7 +161,7 @@ impl Exec {
         let mut bytes = 0;
         let write = |out: &mut dyn Write| {
             let options = StreamOptions { links: self.links(), prefix: None, time: job.created };
-            bytes = bundle.write(job.root, job.source, &options, job.cancelled, out)?.bytes;
+            bytes = bundle.write(job.root, job.source, &options, (job.cancelled, job.monitor), out)?.bytes;
             Ok::<(), restore::Error>(())
         };
         match self.command(job, None).run_with_input(job.cancelled, write)? {

@@ -92,6 +92,7 @@ impl<'a> WebDav<'a> {
             return Ok((self.client.answer(&what, request.body(bytes), self.cancelled)?, sent));
         }
         let (mut sent, mut held, mut is_answered) = (0, None, false);
+        let told = content.sent;
         let (pieces_in, pieces) = mpsc::channel::<Bytes>(PIECES_AHEAD);
         let stream = futures_util::stream::unfold(pieces, |mut pieces| async move {
             pieces.recv().await.map(|piece| (Ok::<_, std::io::Error>(piece), pieces))
@@ -106,6 +107,7 @@ impl<'a> WebDav<'a> {
         // The last piece waits until all was read and verified: a part is never taken for the whole.
         let read = content.read(&mut |piece| {
             sent += piece.len() as u64;
+            told(piece.len() as u64);
             held.replace(Bytes::copy_from_slice(piece)).map_or(Ok(()), &mut pass)
         });
         let read = read.and_then(|()| held.take().map_or(Ok(()), &mut pass));

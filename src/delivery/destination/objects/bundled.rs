@@ -5,7 +5,6 @@ use super::super::{Delivered, Error, Job, Preview};
 use super::place::Place;
 use super::service::{Content, Object, Source};
 use ground::escape;
-use ground::monitor::Phase;
 
 /// Makes the place show the job's release as one object, unless the ledger says that it does.
 ///
@@ -30,13 +29,12 @@ pub fn deliver(place: &Place<'_>, job: &Job<'_>, bundle: Bundle) -> Result<Deliv
     let begun = place.service.requests();
     let metadata = place.options.metadata_of(key);
     let object = Object { key, size: None, metadata: &metadata };
-    let mut content = Content { source: Source::Bundle(bundle, job), cancelled: job.cancelled };
+    let mut content = Content::unsent(Source::Bundle(bundle, job), job.cancelled);
     let stored = place.service.put(&object, &mut content)?;
     let object = Object { size: Some(stored.bytes), ..object };
     if !place.service.verify(&object, &stored, &mut content)? {
         return Err(Error::Unverified(place.service.describe(key)));
     }
-    job.monitor.advance(Phase::Transfer, bytes);
     place.probe(job)?;
     let requests = place.service.requests() - begun;
     Ok(Delivered { sent_bytes: stored.bytes, requests, ..shown })

@@ -18,7 +18,7 @@ pub fn check(service: &dyn Service, options: &Options, prefix: &str, cancelled: 
     let text = b"whit tries whether it can write here".as_slice();
     let metadata = options.metadata_of("check.txt");
     let object = Object { key: &key, size: Some(text.len() as u64), metadata: &metadata };
-    let mut content = Content { source: Source::Bytes(text), cancelled };
+    let mut content = Content::unsent(Source::Bytes(text), cancelled);
     let mut checks = Vec::new();
     let mut step = |name: &str, result: Result<(), &Error>| {
         checks.push(Check::of(&format!("{name} {}", service.describe(&key)), result));

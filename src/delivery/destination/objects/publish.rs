@@ -275,16 +275,19 @@ impl<'a> Run<'a> {
         if matches!(step, Step::Compare(_)) && self.has(path, file, reader)? {
             return Ok(());
         }
-        self.put(
-            path,
-            file.size,
-            &mut Content { source: Source::File(file, reader), cancelled: self.job.cancelled },
-        )
+        self.put(path, file.size, Source::File(file, reader))
     }
 
-    fn put(&self, path: &str, size: u64, content: &mut Content<'_, '_>) -> Result<(), Error> {
+    fn put(&self, path: &str, size: u64, source: Source<'_, '_>) -> Result<(), Error> {
         let (key, metadata) = (self.key(path), self.place.options.metadata_of(path));
         let object = Object { key: &key, size: Some(size), metadata: &metadata };
+        let told = AtomicU64::new(0);
+        let sent = |bytes| {
+            told.fetch_add(bytes, Ordering::Relaxed);
+            self.job.monitor.advance(Phase::Transfer, bytes);
+        };
+        let mut content = Content { source, cancelled: self.job.cancelled, sent: &sent };
+        let content = &mut content;
         let stored = self.place.service.put(&object, content)?;
         if self.verifies_by_list.load(Ordering::Relaxed) {
             self.unverified.lock().unpoisoned().push((key, stored));
@@ -293,7 +296,7 @@ impl<'a> Run<'a> {
         }
         self.puts.fetch_add(1, Ordering::Relaxed);
         self.sent.fetch_add(size, Ordering::Relaxed);
-        self.job.monitor.advance(Phase::Transfer, size);
+        self.job.monitor.advance(Phase::Transfer, size.saturating_sub(told.load(Ordering::Relaxed)));
         Ok(())
     }
 
@@ -313,7 +316,7 @@ impl<'a> Run<'a> {
             } else {
                 let metadata = Metadata::default();
                 let object = Object { key, size: Some(stored.bytes), metadata: &metadata };
-                let mut nothing = Content { source: Source::Bytes(&[]), cancelled: self.job.cancelled };
+                let mut nothing = Content::unsent(Source::Bytes(&[]), self.job.cancelled);
                 self.place.service.verify(&object, stored, &mut nothing)?
             };
             if !is_there {
@@ -330,7 +333,7 @@ impl<'a> Run<'a> {
             return Ok(false);
         }
         let object = Object { key: &key, size: Some(file.size), metadata: &metadata };
-        let mut content = Content { source: Source::File(file, reader), cancelled: self.job.cancelled };
+        let mut content = Content::unsent(Source::File(file, reader), self.job.cancelled);
         self.place.service.has(&object, &mut content)
     }
 
@@ -340,12 +343,12 @@ impl<'a> Run<'a> {
         let bytes = format!("{}\n", self.job.release()).into_bytes();
         let (key, metadata) = (self.key(stamp), self.place.options.metadata_of(stamp));
         let object = Object { key: &key, size: Some(bytes.len() as u64), metadata: &metadata };
-        let mut content = Content { source: Source::Bytes(&bytes), cancelled: self.job.cancelled };
+        let mut content = Content::unsent(Source::Bytes(&bytes), self.job.cancelled);
         if self.place.service.has(&object, &mut content)? {
             return Ok(());
         }
         crash_points::point("stamp.before");
-        self.put(stamp, bytes.len() as u64, &mut content)?;
+        self.put(stamp, bytes.len() as u64, Source::Bytes(&bytes))?;
         crash_points::point("stamp.written");
         Ok(())
     }

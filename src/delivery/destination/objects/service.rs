@@ -115,6 +115,8 @@ pub struct Metadata {
 pub struct Content<'a, 'b> {
     pub(super) source: Source<'a, 'b>,
     pub(super) cancelled: &'a AtomicBool,
+    /// Is told of bytes of a large object while they are sent.
+    pub sent: &'a (dyn Fn(u64) + Sync),
 }
 
 /// Where the content comes from.
@@ -127,7 +129,12 @@ pub(super) enum Source<'a, 'b> {
     Bundle(Bundle, &'a Job<'b>),
 }
 
-impl Content<'_, '_> {
+impl<'a, 'b> Content<'a, 'b> {
+    /// Content of which nobody is told how much was sent.
+    pub(super) fn unsent(source: Source<'a, 'b>, cancelled: &'a AtomicBool) -> Self {
+        Self { source, cancelled, sent: &|_| {} }
+    }
+
     /// Hands the content to `take`, in pieces of some 256 KiB.
     ///
     /// # Errors
@@ -168,7 +175,7 @@ fn stream(
 ) -> Result<(), Error> {
     let options = StreamOptions { time: job.created, ..StreamOptions::default() };
     let mut out = Taking { take, buffer: Vec::with_capacity(PIECE_BYTES), failure: None };
-    let written = bundle.write(job.root, job.source, &options, job.cancelled, &mut out);
+    let written = bundle.write(job.root, job.source, &options, (job.cancelled, job.monitor), &mut out);
     match (out.failure, written) {
         (Some(error), _) => Err(error),
         (None, Err(_)) if job.cancelled.load(Ordering::Relaxed) => Err(Error::Cancelled),
