@@ -13,6 +13,7 @@ use object_store::{
 use super::super::Error;
 use super::super::objects::{Content, Listing, Metadata, Object, Service, Stored};
 use super::connection::{Connection, failed};
+use super::parts::Parts;
 use ground::escape;
 
 /// 8 MiB, as AWS's own tools: larger objects go in parts of this size.
@@ -72,7 +73,7 @@ impl<'a> Bucket<'a> {
         })
     }
 
-    /// Sends an object in parts, one after the other; several objects go at a time.
+    /// Sends an object in parts, several at a time.
     fn put_parts(&self, object: &Object<'_>, content: &mut Content<'_, '_>) -> Result<Stored, Error> {
         let path = Self::path(object.key)?;
         // A bundle is made anew each time that it is read.
@@ -81,9 +82,10 @@ impl<'a> Bucket<'a> {
             attributes: attributes(object.metadata, hash.as_ref()),
             ..Default::default()
         };
-        let named = |method: &'static str| (method, object.key);
-        let mut upload =
-            self.run(named("begin PUT"), self.connection.store.put_multipart_opts(&path, options))?;
+        let Connection { store, driver, turns, .. } = self.connection;
+        let upload = self.run(("begin PUT", object.key), store.put_multipart_opts(&path, options))?;
+        let failed = |error: &_| failed(format!("PUT {}", self.describe(object.key)), error);
+        let mut parts = Parts::new(upload, (driver, self.cancelled), turns, content.sent, &failed);
         let mut part = Vec::with_capacity(PART_BYTES);
         let mut bytes = 0;
         let mut sent = content.read(&mut |piece| {
@@ -93,20 +95,15 @@ impl<'a> Bucket<'a> {
                 return Ok(());
             }
             let rest = part.split_off(PART_BYTES);
-            let full = std::mem::replace(&mut part, rest);
-            self.run(named("PUT"), upload.put_part(full.into()))
+            parts.put(std::mem::replace(&mut part, rest))
         });
         if sent.is_ok() && !part.is_empty() {
-            sent = self.run(named("PUT"), upload.put_part(part.into()));
+            sent = parts.put(part);
         }
-        let ended = sent.and_then(|()| self.run(named("end PUT"), upload.complete()));
-        match ended {
+        match sent.and_then(|()| parts.complete()) {
             Ok(stored) => Ok(Stored { tag: stored.e_tag, bytes }),
             Err(error) => {
-                // Parts of an upload that was not ended cost money.
-                let never = AtomicBool::new(false);
-                let aborted = self.connection.driver.run(&never, async { Ok(upload.abort().await) });
-                drop(aborted);
+                parts.abort();
                 Err(error)
             }
         }

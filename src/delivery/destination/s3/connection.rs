@@ -15,6 +15,7 @@ use object_store::client::{
 use object_store::{BackoffConfig, Certificate, ClientOptions, HeaderMap, RetryConfig};
 use reqwest::header::AUTHORIZATION;
 use reqwest::{Method, StatusCode};
+use tokio::sync::Semaphore;
 
 use super::super::Error;
 use super::super::driver::Driver;
@@ -43,14 +44,16 @@ pub(super) struct Connection {
     pub(super) name: String,
     pub(super) driver: Driver,
     pub(super) requests: Arc<AtomicU64>,
+    /// One for each part of a large object that may be under way, all objects together.
+    pub(super) turns: Arc<Semaphore>,
 }
 
 impl Connection {
-    /// Finds the credentials; nothing is connected yet.
+    /// Finds the credentials; nothing is connected yet. At most `parallel` parts of large objects go at a time.
     ///
     /// # Errors
     /// The definition names something that cannot be read, or the parts do not fit one another.
-    pub fn open(keys: &Keys, driver: &Driver) -> Result<Self, Error> {
+    pub fn open(keys: &Keys, parallel: usize, driver: &Driver) -> Result<Self, Error> {
         use_our_cryptography();
         let requests = Arc::new(AtomicU64::new(0));
         let time = Duration::from_secs(keys.timeout);
@@ -74,7 +77,8 @@ impl Connection {
         }
         let store = credentials::apply(builder, keys)?.build();
         let store = store.map_err(|error| failed(format!("bucket {}", keys.bucket), &error))?;
-        Ok(Self { store, name: keys.bucket.clone(), driver: driver.clone(), requests })
+        let turns = Arc::new(Semaphore::new(parallel));
+        Ok(Self { store, name: keys.bucket.clone(), driver: driver.clone(), requests, turns })
     }
 }
 

@@ -4,6 +4,7 @@ mod answer;
 mod bucket;
 mod connection;
 mod credentials;
+mod parts;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -168,7 +169,8 @@ impl S3Destination {
     }
 
     fn connect(&self) -> Result<Connection, Error> {
-        Connection::open(&self.definition.keys, &self.driver)
+        let S3 { keys, options } = &self.definition;
+        Connection::open(keys, options.parallel, &self.driver)
     }
 
     fn with_place<T>(
