@@ -7,7 +7,7 @@ use crate::deflate;
 
 /// Encodes one stream after another.
 ///
-/// Memory: 450 KiB for deflate, kept from one stream to the next; for xz at most 142 MiB and for zstd at most 220 MiB,
+/// Memory: 900 KiB for deflate, kept from one stream to the next; for xz at most 142 MiB and for zstd at most 220 MiB,
 /// while a stream is made.
 #[derive(Default)]
 pub struct Encoder {

@@ -30,6 +30,9 @@ static CASTAGNOLI_LOW: [[u16; 256]; 4] = {
 
 /// Chooses a chain of earlier positions by the bytes at a position.
 pub(super) trait Hash: Copy {
+    /// The bytes that count.
+    const BYTES: usize;
+
     /// Returns the chain for four bytes, the first lowest; below 65,536.
     fn chain(&self, word: u32) -> usize;
 }
@@ -48,6 +51,8 @@ impl Rolling {
 }
 
 impl Hash for Rolling {
+    const BYTES: usize = 3;
+
     #[inline]
     fn chain(&self, word: u32) -> usize {
         let (first, second, third) = (word & 255, (word >> 8) & 255, (word >> 16) & 255);
@@ -68,6 +73,8 @@ impl<const BYTES: usize> Castagnoli<BYTES> {
 }
 
 impl<const BYTES: usize> Hash for Castagnoli<BYTES> {
+    const BYTES: usize = BYTES;
+
     #[inline]
     fn chain(&self, word: u32) -> usize {
         let [first, second, third, fourth] = word.to_le_bytes().map(usize::from);
@@ -93,6 +100,8 @@ impl Multiplicative {
 }
 
 impl Hash for Multiplicative {
+    const BYTES: usize = 4;
+
     #[inline]
     fn chain(&self, word: u32) -> usize {
         ((word.wrapping_mul(66_521).wrapping_add(66_521) >> 16) & self.mask & 0xffff) as usize

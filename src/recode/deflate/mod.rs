@@ -24,6 +24,7 @@ mod miniz;
 mod other_encoder;
 mod other_encoders;
 mod pieces;
+mod positions;
 mod rust;
 mod symbols;
 mod tree;
