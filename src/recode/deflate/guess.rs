@@ -78,8 +78,6 @@ impl Guesser {
     /// `None` if it is damaged, cut short, or inflates to more than `plain_max`. Memory: 3 MiB. Time:
     /// at most about four times what encoding takes, plus 8 MiB.
     pub fn stream(&mut self, bytes: &[u8], plain_max: u64, hint: Hint) -> Option<Stream> {
-        let (packed, plain) = self.measure(bytes, plain_max)?;
-        let stream = &bytes[..packed];
         let mut candidates: Vec<Method> = self.learned.recent.clone();
         let known = candidates.len();
         for method in likely(hint) {
@@ -90,10 +88,15 @@ impl Guesser {
         if self.learned.failures >= FAILURES_MAX {
             candidates.truncate(known + LIKELY);
         }
+        // The likeliest is tried while the stream is measured.
+        let mut candidates = candidates.into_iter();
+        let first = candidates.next()?;
+        let Measured { packed, plain, mut tried } = self.measure(bytes, plain_max, &first)?;
+        let stream = &bytes[..packed];
         let mut work = plain.saturating_mul(WORK_FACTOR) + WORK_BYTES;
         let mut found = None;
-        for method in candidates {
-            let (same, encoded) = self.prove(&method, stream);
+        for method in std::iter::once(first).chain(candidates) {
+            let (same, encoded) = tried.take().unwrap_or_else(|| self.prove(&method, stream));
             if same {
                 found = Some(method);
                 break;
@@ -112,41 +115,87 @@ impl Guesser {
         Some(Stream { packed: packed as u64, plain, method: found })
     }
 
-    fn measure(&mut self, bytes: &[u8], plain_max: u64) -> Option<(usize, u64)> {
+    /// Measures the stream and tries one method on it; goes on without the method after the first difference.
+    fn measure(&mut self, bytes: &[u8], plain_max: u64, method: &Method) -> Option<Measured> {
         let mut plain = 0;
         self.inflater.reset();
+        let mut proof = Proof::begin(&mut self.encoder, &mut self.encoded, method);
         let ended = self.inflater.push(bytes, |piece| {
             plain += piece.len() as u64;
-            if plain > plain_max { Err(Stop) } else { Ok(()) }
+            if plain > plain_max {
+                return Err(Stop);
+            }
+            if proof.same {
+                proof.compare(piece, bytes);
+            }
+            Ok(())
         });
-        match ended {
-            Ok(Progress::End(packed)) => Some((packed, plain)),
-            _ => None,
-        }
+        let Ok(Progress::End(packed)) = ended else { return None };
+        let tried = (proof.finish(&bytes[..packed]), proof.plain);
+        Some(Measured { packed, plain, tried: Some(tried) })
     }
 
     /// Returns whether `method` makes `stream`, and how many plain bytes were encoded to find out.
     pub fn prove(&mut self, method: &Method, stream: &[u8]) -> (bool, u64) {
-        let encoder = self.encoder.get_or_insert_with(|| Encoder::new(method));
-        encoder.reset(method);
         self.inflater.reset();
-        self.encoded.clear();
-        let (mut at, mut plain) = (0, 0);
-        let encoded = &mut self.encoded;
+        let mut proof = Proof::begin(&mut self.encoder, &mut self.encoded, method);
         let ended = self.inflater.push(stream, |piece| {
-            plain += piece.len() as u64;
-            encoder.write(piece, encoded);
-            let same = stream[at..].starts_with(encoded);
-            at += encoded.len();
-            encoded.clear();
-            if same { Ok(()) } else { Err(Stop) }
+            proof.compare(piece, stream);
+            if proof.same { Ok(()) } else { Err(Stop) }
         });
         if !matches!(ended, Ok(Progress::End(_))) {
             debug_assert!(!matches!(ended, Err(Broken::Stream)), "the stream was measured");
-            return (false, plain);
+            return (false, proof.plain);
         }
-        encoder.finish(encoded);
-        (stream[at..] == encoded[..], plain)
+        (proof.finish(stream), proof.plain)
+    }
+}
+
+/// The extent of a stream, and whether the method that was tried makes it, with the plain bytes encoded to find out.
+struct Measured {
+    packed: usize,
+    plain: u64,
+    tried: Option<(bool, u64)>,
+}
+
+/// A comparison of a stream with what a method makes of its plain bytes.
+struct Proof<'a> {
+    encoder: &'a mut Encoder,
+    encoded: &'a mut Vec<u8>,
+    /// Bytes of the stream that were compared.
+    at: usize,
+    /// Plain bytes that were encoded.
+    plain: u64,
+    /// True if no difference was found.
+    same: bool,
+}
+
+impl<'a> Proof<'a> {
+    fn begin(encoder: &'a mut Option<Encoder>, encoded: &'a mut Vec<u8>, method: &Method) -> Self {
+        let encoder = encoder.get_or_insert_with(|| Encoder::new(method));
+        encoder.reset(method);
+        encoded.clear();
+        Self { encoder, encoded, at: 0, plain: 0, same: true }
+    }
+
+    /// Encodes the next plain bytes and compares as much as is certain.
+    fn compare(&mut self, piece: &[u8], stream: &[u8]) {
+        self.plain += piece.len() as u64;
+        self.encoder.write(piece, self.encoded);
+        self.same &= stream[self.at..].starts_with(self.encoded);
+        if self.same {
+            self.at += self.encoded.len();
+        }
+        self.encoded.clear();
+    }
+
+    /// Returns whether the whole stream is the same.
+    fn finish(&mut self, stream: &[u8]) -> bool {
+        if self.same {
+            self.encoder.finish(self.encoded);
+            self.same = stream.get(self.at..) == Some(&self.encoded[..]);
+        }
+        self.same
     }
 }
 
