@@ -167,7 +167,7 @@ mod tests {
             |events: &[DeliveryEvent]| interrupted(Error::Interrupted, events).advice().expect("a hint");
         let both = hint(&[event(1, delivered.clone()), event(2, DeliveryState::Queued)]);
         assert!(both.contains("delivery 00000000-2: `whit deliveries cancel 00000000-2`"), "{both}");
-        assert!(hint(&[event(1, delivered)]).contains("run the command again"));
+        assert!(hint(&[event(1, delivered)]).contains("run it again"));
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub fn prime(granted: &Granted, app: &AppName, destination: &DestinationName) ->
     let store = granted.store()?;
     store.check_cache().map_err(|error| refusal(&error))?;
     // Not where the system has its temporary files, which may be in memory.
-    let (scratch, reserve_bytes) = store.scratch();
+    let (scratch, reserve_bytes) = store.scratch().map_err(|error| refusal(&error))?;
     let space = tempfile::tempdir_in(scratch).map_err(|source| refusal(&Error::Space(source)))?;
     let held = place.held(app, (space.path(), reserve_bytes), &shared.stopping);
     let folder = held.map_err(|error| match error.fault() {

@@ -24,12 +24,14 @@ pub const SKETCHES: &str = "sketches";
 pub const INCOMPLETE: &str = "incomplete";
 /// The list of damaged copies.
 pub const LOST: &str = "lost";
+/// Temporary files that take as much room as content; removed when the store is opened.
+pub const SCRATCH: &str = "scratch";
 /// The folders that were delivered to.
 pub const DELIVERED: &str = "delivered";
 
 /// Every path in a store's folder, in parts; a capital letter stands for a name, an empty part for what a folder holds.
 #[cfg(feature = "testing")]
-pub const LAYOUT: [&[&str]; 22] = [
+pub const LAYOUT: [&[&str]; 23] = [
     &[PACKS, "AB", "ID.pack"],
     &[PACKS, OPEN, "ID.part"],
     &[PACKS, DAMAGED, ""],
@@ -47,6 +49,7 @@ pub const LAYOUT: [&[&str]; 22] = [
     &[RELEASES, "APP", "history"],
     &[INDEX, ""],
     &[INDEX_DAMAGED, ""],
+    &[SCRATCH, ""],
     &[REBUILT, "HASH"],
     &[SKETCHES],
     &[INCOMPLETE],

@@ -102,6 +102,8 @@ pub struct Store {
     records: Records,
     /// The file that exists while some chunk that a release names may be gone.
     incomplete: PathBuf,
+    /// Holds temporary files.
+    scratch: PathBuf,
     /// Damaged copies of chunks, which count as missing.
     lost: Lost,
     leases: Arc<dyn Leases>,
@@ -146,6 +148,8 @@ impl Store {
         let packs_folder = folder.join(layout::PACKS);
         files::create_folder(&packs_folder)?;
         files::remove_unpublished(folder)?;
+        let scratch = folder.join(layout::SCRATCH);
+        files::remove(&scratch)?;
         files::remove_unpublished(&packs_folder)?;
         let left_open = recovery::seal_open_packs(&packs_folder, &*blobs)?;
         if left_open.packs > 0 {
@@ -183,6 +187,7 @@ impl Store {
             writer,
             records,
             incomplete,
+            scratch,
             lost,
             leases,
             condemned: Condemned::default(),
@@ -283,9 +288,14 @@ impl Store {
         &self.copies
     }
 
-    /// Returns a folder for temporary files that take as much room as content, and how many bytes these must leave free.
-    pub fn scratch(&self) -> (&Path, u64) {
-        (&self.shared.folder, self.options.reserve_bytes)
+    /// Returns a folder for temporary files that take as much room as content, and how many bytes these must leave free. What
+    /// is left in it goes when the store is opened again.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn scratch(&self) -> Result<(&Path, u64)> {
+        files::create_folder(&self.scratch)?;
+        Ok((&self.scratch, self.options.reserve_bytes))
     }
 
     /// Appends a frame, which is readable at once and durable after [`Store::sync`]. Returns the number of frames with it.

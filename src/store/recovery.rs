@@ -336,6 +336,18 @@ mod tests {
     }
 
     #[test]
+    fn temporary_files_of_a_process_that_was_killed_go_at_the_next_start() {
+        let (folder, store) = killed(&CONTENTS, |_| {});
+        let (scratch, _) = store.scratch().expect("it is made");
+        let left = scratch.join("copy");
+        fs::create_dir(&left).expect("written");
+        fs::write(left.join("file"), "x").expect("written");
+        drop(store);
+        drop(Store::open(&folder.path().join("dead"), Options::default()).expect("a store"));
+        assert!(!left.exists());
+    }
+
+    #[test]
     fn a_pack_whose_sync_failed_is_written_anew() {
         let (folder, store) = killed(&CONTENTS, |_| ());
         drop(store);
