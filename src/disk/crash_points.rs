@@ -4,7 +4,7 @@
 //! `crash-points` nothing of this is in the program: every call is empty.
 
 /// Every point, in the order in which a release passes them.
-pub const POINTS: [&str; 85] = [
+pub const POINTS: [&str; 87] = [
     // A pack is begun, and a frame appended to it.
     "pack.created",
     "pack.headed",
@@ -24,8 +24,10 @@ pub const POINTS: [&str; 85] = [
     "run.half",
     "run.renamed",
     "take-in.before",
-    "take-in.named",
-    "take-in.catalogued",
+    "catalogue.created",
+    "catalogue.half",
+    "catalogue.written",
+    "catalogue.renamed",
     "take-in.after",
     // Runs become one.
     "merge.written",
@@ -79,7 +81,7 @@ pub const POINTS: [&str; 85] = [
     "collect.appended",
     "collect.sealed",
     "take-out.before",
-    "take-out.catalogue",
+    "take-out.after",
     "collect.index",
     "collect.removed",
     // A damaged pack is set aside.

@@ -92,28 +92,24 @@ fn copies_in_several_runs_answer_for_each_other_before_and_after_a_merge() {
 #[test]
 fn an_index_of_an_earlier_whit_is_no_index() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let db = sled::open(folder.path()).expect("a database");
-    drop((db.open_tree("chunks").expect("a tree"), db));
+    fs::write(folder.path().join("db"), "a database").expect("written");
     assert!(matches!(Index::open(folder.path()), Err(Error::Older)));
 }
 
 #[test]
-fn a_damaged_index_is_an_error_and_no_panic() {
+fn a_damaged_catalogue_is_an_error_and_so_is_one_that_names_another_run() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let index = Index::open(folder.path()).expect("a new index");
-    let run = index.write(std::iter::empty(), 0).expect("written");
-    let packs: Vec<_> =
-        (0..500).map(|pack| (pack, PackId::from_bytes(u128::from(pack).to_be_bytes()), 0)).collect();
-    index.add(run, &packs).expect("taken in");
+    (0..3).for_each(|pack| take_in(&index, pack, [pack].into_iter()));
     drop(index);
-    let file = folder.path().join("db");
-    let mut bytes = fs::read(&file).expect("the index's file");
-    for at in (0..bytes.len()).step_by(97) {
-        bytes[at] ^= 0x10;
-    }
+    let file = folder.path().join("catalogue");
+    let good = fs::read(&file).expect("the catalogue");
+    let mut bytes = good.clone();
+    bytes[20] ^= 0x10;
     fs::write(&file, bytes).expect("damaged");
-    if let Ok(index) = Index::open(folder.path()) {
-        let packs = index.packs().len();
-        assert!(packs < 500, "the damage went unnoticed");
-    }
+    assert!(matches!(Index::open(folder.path()), Err(Error::Catalogue)));
+    fs::write(&file, good).expect("repaired");
+    assert_eq!(Index::open(folder.path()).expect("an index").packs().len(), 3);
+    fs::copy(folder.path().join("00000001.run"), folder.path().join("00000002.run")).expect("copied");
+    assert!(matches!(Index::open(folder.path()), Err(Error::Entry)));
 }
