@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::memory::Key;
@@ -46,35 +46,60 @@ impl std::fmt::Debug for ChunkCache {
     }
 }
 
-/// The open cache of one application.
+/// The cache of one application, locked.
 #[derive(Debug)]
 pub struct Kept {
-    store: Arc<Store>,
+    store: Arc<LazyStore>,
     folder: PathBuf,
     _lock: Lock,
 }
 
+/// A store that is opened or created at its first use: a push that sends nothing does without it.
+#[derive(Debug)]
+pub struct LazyStore {
+    folder: PathBuf,
+    opened: OnceLock<Option<Arc<Store>>>,
+}
+
+impl LazyStore {
+    /// Returns the store; none where it cannot be used.
+    fn get(&self) -> Option<&Arc<Store>> {
+        let open = || {
+            let options = store::Options { reserve_bytes: DEAD_BYTES_MIN, ..store::Options::PASSING };
+            let store = Store::open(&self.folder, options).or_else(|_| {
+                drop(files::remove(&self.folder));
+                Store::open(&self.folder, options)
+            });
+            store.ok().map(Arc::new)
+        };
+        self.opened.get_or_init(open).as_ref()
+    }
+}
+
 impl ChunkCache {
-    /// Opens or creates the cache for `key`; returns none where another push has it, or it cannot be used.
+    /// Takes the cache for `key`, which is opened or created at its first use; returns none where another push has it.
     pub fn open(state: &Path, key: &Key) -> Option<Self> {
         let folder = state.join("kept").join(key.to_string());
         files::create_folder(&folder).ok()?;
         let mut lock = Lock::take(&folder.join("lock"), Duration::ZERO).ok()??;
         // Its modification time is when the cache was last used.
         lock.describe("a push uses this folder").ok()?;
-        let content = folder.join("content");
-        let options = store::Options { reserve_bytes: DEAD_BYTES_MIN, ..store::Options::PASSING };
-        let store = Store::open(&content, options).or_else(|_| {
-            drop(files::remove(&content));
-            Store::open(&content, options)
-        });
-        Some(Self::Kept(Kept { store: Arc::new(store.ok()?), folder, _lock: lock }))
+        let store = Arc::new(LazyStore { folder: folder.join("content"), opened: OnceLock::new() });
+        Some(Self::Kept(Kept { store, folder, _lock: lock }))
+    }
+
+    /// Returns whether earlier pushes have left content that this one had no use for.
+    pub fn is_untouched(&self) -> bool {
+        let is_untouched = |store: &LazyStore| store.opened.get().is_none() && store.folder.exists();
+        matches!(self, Self::Kept(kept) if is_untouched(&kept.store))
     }
 
     /// Returns whether a chunk of this id is cached, whatever its length. A store is taken to have those of its releases.
     pub fn knows(&self, id: &ChunkId) -> bool {
         match self {
-            Self::Kept(kept) => kept.store.find(id).is_ok_and(|place| place.is_some()),
+            Self::Kept(kept) => {
+                kept.store.get().is_some_and(|store| store.find(id).is_ok_and(|place| place.is_some()))
+            }
             Self::Stored(_) => true,
         }
     }
@@ -119,26 +144,27 @@ impl ChunkCache {
     /// Returns whether the chunk is cached.
     pub fn has(&self, chunk: &ChunkRef) -> bool {
         match self {
-            Self::Kept(kept) => kept.store.holds(chunk).unwrap_or(false),
+            Self::Kept(kept) => kept.store.get().is_some_and(|store| store.holds(chunk).unwrap_or(false)),
             Self::Stored(source) => source.holds_chunk(chunk),
         }
     }
 
     /// Returns a reader of cached chunks.
     pub fn reader(&self) -> CacheReader {
-        CacheReader(match self {
-            Self::Kept(kept) => Box::new(StoreReader::new(Arc::clone(&kept.store))),
-            Self::Stored(source) => Arc::clone(source).shared_reader(),
-        })
+        match self {
+            Self::Kept(kept) => CacheReader::Kept(Arc::clone(&kept.store)),
+            Self::Stored(source) => CacheReader::Open(Arc::clone(source).shared_reader()),
+        }
     }
 
     /// Adds chunks that follow one another in `plain`; leaves out those that `plain` does not have whole. A failure is logged only.
     pub fn add(&self, chunks: &[ChunkRef], plain: &[u8]) {
         let Self::Kept(kept) = self else { return };
+        let Some(store) = kept.store.get() else { return };
         let mut compressor = Compressor::new(LEVEL_FAST);
         let framer = Framer::new(FrameKind::Content, FrameEnd::Below, &mut compressor);
         let parts = chunks.iter().copied().zip(split(plain, chunks.iter().map(|chunk| &chunk.bytes)));
-        if let Err(error) = framer.frame_all(parts, |frame| kept.store.append(&frame).map(drop)) {
+        if let Err(error) = framer.frame_all(parts, |frame| store.append(&frame).map(drop)) {
             tracing::debug!(%error, "pushed chunks are not cached");
         }
     }
@@ -149,8 +175,10 @@ impl ChunkCache {
     /// The state folder cannot be read.
     pub fn finish(self, state: &Path, release_bytes: u64, bytes_max: u64) -> files::Result<()> {
         let Self::Kept(Kept { store, folder, _lock }) = self else { return Ok(()) };
-        store.close();
-        let stored = store.stored_bytes().unwrap_or(u64::MAX);
+        let Some(opened) = store.opened.get() else { return Ok(()) };
+        let Some(opened) = opened else { return evict(&state.join("kept"), &folder, bytes_max) };
+        opened.close();
+        let stored = opened.stored_bytes().unwrap_or(u64::MAX);
         let is_old = stored > DEAD_BYTES_MIN.max(release_bytes.saturating_mul(DEAD_FACTOR));
         drop(store);
         if is_old || stored > bytes_max {
@@ -161,17 +189,33 @@ impl ChunkCache {
 }
 
 /// Reads cached chunks; verifies each.
-pub struct CacheReader(Box<dyn ChunkReader + Send>);
+pub enum CacheReader {
+    /// Nothing was read yet.
+    Kept(Arc<LazyStore>),
+    /// Reads an open store.
+    Open(Box<dyn ChunkReader + Send>),
+}
 
 impl CacheReader {
     /// Appends a chunk's bytes; returns false, leaving `out` as it was, where it is not cached or is damaged.
     pub fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> bool {
         let begin = out.len();
-        let read = self.0.read(chunk, out).is_ok();
+        let read = self.open().is_some_and(|reader| reader.read(chunk, out).is_ok());
         if !read {
             out.truncate(begin);
         }
         read
+    }
+
+    fn open(&mut self) -> Option<&mut (dyn ChunkReader + Send)> {
+        if let Self::Kept(store) = self {
+            let reader = StoreReader::new(Arc::clone(store.get()?));
+            *self = Self::Open(Box::new(reader));
+        }
+        match self {
+            Self::Open(reader) => Some(reader.as_mut()),
+            Self::Kept(_) => None,
+        }
     }
 }
 
@@ -242,6 +286,24 @@ mod tests {
         cache.finish(state.path(), 8000, 10).expect("finished");
         let cache = ChunkCache::open(state.path(), &key("web")).expect("a new one");
         assert!(!cache.has(&chunks[1]), "it was let go");
+    }
+
+    #[test]
+    fn a_cache_is_opened_at_its_first_use() {
+        let state = tempfile::tempdir().expect("a temporary folder");
+        let open = || ChunkCache::open(state.path(), &key("web")).expect("one");
+        let content = state.path().join("kept").join(key("web").to_string()).join("content");
+        let (cache, bytes) = (open(), [1u8; 5000]);
+        assert!(!cache.is_untouched(), "there is no content");
+        cache.finish(state.path(), 0, CACHE_BYTES_DEFAULT).expect("finished");
+        assert!(!content.exists());
+        let cache = open();
+        cache.add(&[chunk(&bytes)], &bytes);
+        cache.finish(state.path(), 5000, CACHE_BYTES_DEFAULT).expect("finished");
+        let cache = open();
+        let mut reader = cache.reader();
+        assert!(cache.is_untouched());
+        assert!(reader.read(&chunk(&bytes), &mut Vec::new()) && !cache.is_untouched());
     }
 
     #[test]

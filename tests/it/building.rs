@@ -139,6 +139,31 @@ async fn what_an_agent_keeps_may_be_lost_or_damaged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_of_what_was_pushed_last_does_not_open_what_is_kept() {
+    within(async {
+        let world = World::start();
+        let (tree, state) = (world.path("tree"), world.path("state"));
+        make_tree(&tree);
+        world.push_with(&remembering(&world, "app", &tree)).await;
+        let mut kept = fs::read_dir(state.join("kept")).expect("a folder");
+        let content = kept.next().expect("a cache").expect("an entry").path().join("content");
+        // A store that is opened removes what another left half written.
+        let half = content.join("half.part");
+        fs::write(&half, "half").expect("written");
+        let same = world.push_with(&remembering(&world, "app", &tree)).await;
+        assert!(same.unchanged && half.exists(), "{same:?}");
+        edit(&tree, 1);
+        let other = world.push_with(&remembering(&world, "app", &tree)).await;
+        assert!(!other.unchanged && !half.exists(), "{other:?}");
+        // Where it is gone, it is filled again.
+        fs::remove_dir_all(&content).expect("removed");
+        world.push_with(&remembering(&world, "app", &tree)).await;
+        assert!(content.join("packs").is_dir());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kept_content_that_was_lost_is_kept_again_and_meanwhile_the_proxy_tells_what_it_has() {
     within(async {
         let world = World::start();

@@ -238,8 +238,10 @@ impl Rest<'_> {
                 let (root, segments, spool) = (root.clone(), scanned.segments.clone(), scanned.spool.clone());
                 let monitor = Arc::clone(monitor);
                 move || {
-                    drop(base);
-                    let cache = self.cache.and_then(Arc::into_inner).map(|cache| (cache, cache_bytes_max));
+                    let is_same = base.is_some_and(|base| base.release() == root.release());
+                    let cache = self.cache.and_then(Arc::into_inner);
+                    let cache = cache.filter(|cache| !is_same || !cache.is_untouched());
+                    let cache = cache.map(|cache| (cache, cache_bytes_max));
                     let confirmed = Confirmed {
                         folder: &folder,
                         key: &self.key,
