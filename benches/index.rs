@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use disk::files::Durability;
 use format::pack::PackId;
 use ground::ids::ChunkId;
 use tempfile::TempDir;
@@ -28,7 +29,7 @@ fn entries() -> Vec<(ChunkId, Place)> {
 
 fn new() -> (Index, TempDir) {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    (Index::open(folder.path()).expect("a new index"), folder)
+    (Index::open(folder.path(), Durability::Synced).expect("a new index"), folder)
 }
 
 /// Takes the entries in, so many to a pack and a run, each of which ends in three syncs; then merges the runs.

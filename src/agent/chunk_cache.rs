@@ -1,7 +1,7 @@
 //! A cache of pushed chunks, against which the next push encodes what changed.
 //!
 //! One store of chunks for each proxy, space and application, below the state folder. Without it a push sends more bytes,
-//! never other content. Every chunk is verified when it is read. A push out of a store has that store in its place.
+//! never other content. Every chunk is verified when it is read, so nothing is synced. A push out of a store has that store in its place.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use super::scan::{LastOpened, Spool};
 use crate::restore::{ChunkReader, SharedSource};
 use crate::store::{self, Store, StoreReader};
 use delta::compression::{Compressor, LEVEL_FAST};
-use disk::files::{self, Lock};
+use disk::files::{self, Durability, Lock};
 use format::manifest::SegmentIndex;
 use format::pack::{FrameEnd, FrameKind, Framer, split};
 use format::recipe::ChunkRef;
@@ -65,12 +65,18 @@ impl LazyStore {
     /// Returns the store; none where it cannot be used.
     fn get(&self) -> Option<&Arc<Store>> {
         let open = || {
-            let options = store::Options { reserve_bytes: DEAD_BYTES_MIN, ..store::Options::PASSING };
-            let store = Store::open(&self.folder, options).or_else(|_| {
+            let options = store::Options {
+                reserve_bytes: DEAD_BYTES_MIN,
+                durability: Durability::Unsynced,
+                ..store::Options::PASSING
+            };
+            // A power loss may have left damaged packs, which nothing would ever replace.
+            let opened = Store::open(&self.folder, options).ok().filter(Store::is_whole);
+            let store = opened.or_else(|| {
                 drop(files::remove(&self.folder));
-                Store::open(&self.folder, options)
+                Store::open(&self.folder, options).ok()
             });
-            store.ok().map(Arc::new)
+            store.map(Arc::new)
         };
         self.opened.get_or_init(open).as_ref()
     }
@@ -304,6 +310,29 @@ mod tests {
         let mut reader = cache.reader();
         assert!(cache.is_untouched());
         assert!(reader.read(&chunk(&bytes), &mut Vec::new()) && !cache.is_untouched());
+    }
+
+    #[test]
+    fn a_cache_whose_files_a_power_loss_emptied_begins_anew() {
+        let state = tempfile::tempdir().expect("a temporary folder");
+        let bytes = [1u8; 5000];
+        let fill = || {
+            let cache = ChunkCache::open(state.path(), &key("web")).expect("one");
+            let was_there = cache.has(&chunk(&bytes));
+            cache.add(&[chunk(&bytes)], &bytes);
+            cache.finish(state.path(), 5000, CACHE_BYTES_DEFAULT).expect("finished");
+            was_there
+        };
+        assert!(!fill());
+        let content = state.path().join("kept").join(key("web").to_string()).join("content");
+        let below = |folder: &Path| files::list(&content.join(folder)).expect("a folder");
+        let packs = below(Path::new("packs")).into_iter().flat_map(|folder| below(&folder));
+        for file in packs.chain(below(Path::new("index"))).filter(|path| path.is_file()) {
+            let length = fs::metadata(&file).expect("a file").len();
+            fs::write(&file, vec![0; usize::try_from(length).expect("small")]).expect("emptied");
+        }
+        assert!(!fill());
+        assert!(fill(), "it is cached again");
     }
 
     #[test]

@@ -83,6 +83,7 @@ use format::record::Record;
 use ground::faults::{Fault, Faulty};
 use ground::ids::{ChunkId, ReleaseId, Selector, ShortId};
 
+use self::blobs::LocalBlobs;
 use self::collection::Condemned;
 use self::lost::{DamagedCopy, Lost};
 use self::packs::{Pack, Packs};
@@ -123,7 +124,9 @@ impl Store {
     /// # Errors
     /// Those of [`Store::open_over`].
     pub fn open(folder: &Path, options: Options) -> Result<Self> {
-        Self::open_over(folder, Backend::in_folder(folder, options.now), options)
+        let blobs = LocalBlobs::new(folder.join(layout::PACKS)).as_durable(options.durability);
+        let backend = Backend { blobs: Arc::new(blobs), ..Backend::in_folder(folder, options.now) };
+        Self::open_over(folder, backend, options)
     }
 
     /// Opens or creates the store in `folder`, whose sealed packs and records are in `backend`. Seals packs that a crash left
@@ -156,7 +159,7 @@ impl Store {
             tracing::info!(packs = left_open.packs, "packs left open by an earlier process were sealed");
         }
         let packs = Packs::default();
-        let opened = recovery::open_index(&folder.join(layout::INDEX), &blobs, &packs)?;
+        let opened = recovery::open_index(&folder.join(layout::INDEX), &blobs, &packs, options.durability)?;
         let leases = ledger.leases(&space);
         let records = Records::open(ledger, space, folder.join(layout::RELEASES))?;
         let there: HashSet<_> = packs.all().iter().map(|(_, pack)| pack.id).collect();

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 #[cfg(feature = "testing")]
 use super::FaultInjection;
+use disk::files::Durability;
 use ground::limits::{INDEX_RECENT_CHUNKS, PACK_BYTES_TARGET};
 
 /// The options of a store.
@@ -19,6 +20,9 @@ pub struct Options {
     pub cached_for: Duration,
     /// New chunks that memory answers for until the index has them; [`INDEX_RECENT_CHUNKS`].
     pub recent_chunks: usize,
+    /// The loss that sealed packs and the index must survive; a power loss. What [`Store::sync`](super::Store::sync) promises
+    /// holds all the same.
+    pub durability: Durability,
     /// The clock by which leases lapse; the system's.
     pub now: fn() -> Instant,
     /// The mistake that a test injects.
@@ -34,6 +38,7 @@ impl Options {
         pack_bytes: PACK_BYTES_TARGET,
         cached_for: Duration::ZERO,
         recent_chunks: INDEX_RECENT_CHUNKS,
+        durability: Durability::Synced,
         now: Instant::now,
         #[cfg(feature = "testing")]
         fault_injection: None,
@@ -48,6 +53,7 @@ impl Default for Options {
             pack_bytes: PACK_BYTES_TARGET,
             cached_for: Duration::from_secs(24 * 3600),
             recent_chunks: INDEX_RECENT_CHUNKS,
+            durability: Durability::Synced,
             now: Instant::now,
             #[cfg(feature = "testing")]
             fault_injection: None,

@@ -9,7 +9,7 @@ use super::blobs::Blobs;
 use super::layout::{DAMAGED, OPEN, UNSYNCED};
 use super::{Error, Result};
 use disk::crash_points;
-use disk::files::{self, OnPath};
+use disk::files::{self, Durability, OnPath};
 use format::pack::{self, Footer, PackId};
 
 /// A pack's file that is appended to.
@@ -19,6 +19,7 @@ pub struct PackFile {
     pub id: PackId,
     /// The path of the file.
     pub path: PathBuf,
+    durability: Durability,
     file: File,
 }
 
@@ -27,7 +28,7 @@ impl PackFile {
     ///
     /// # Errors
     /// The disk's.
-    pub fn create(packs: &Path) -> Result<Self> {
+    pub fn create(packs: &Path, durability: Durability) -> Result<Self> {
         let mut random = [0; 16];
         ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut random)
             .map_err(|_| Error::Random)?;
@@ -41,8 +42,8 @@ impl PackFile {
         crash_points::point("pack.created");
         file.write_all(&pack::header(id)).on("write", &path)?;
         crash_points::point("pack.headed");
-        files::sync_folder(&folder)?;
-        Ok(Self { id, path, file })
+        durability.sync_folder(&folder)?;
+        Ok(Self { id, path, durability, file })
     }
 
     /// Opens a file that an earlier process left.
@@ -51,7 +52,7 @@ impl PackFile {
     /// The disk's.
     pub fn open(id: PackId, path: &Path) -> Result<Self> {
         let file = OpenOptions::new().read(true).append(true).open(path).on("open", path)?;
-        Ok(Self { id, path: path.to_owned(), file })
+        Ok(Self { id, path: path.to_owned(), durability: Durability::Synced, file })
     }
 
     /// Lists the files that earlier processes left below the `packs` folder, by name.
@@ -107,7 +108,7 @@ impl PackFile {
         Ok(self.file.set_len(length).on("cut", &self.path)?)
     }
 
-    /// Appends the footer of a pack of `bytes`, syncs the file, and puts it among the sealed packs.
+    /// Appends the footer of a pack of `bytes`, makes the file durable, and puts it among the sealed packs.
     ///
     /// # Errors
     /// The disk's: the file may end in a part of the footer.
@@ -117,7 +118,7 @@ impl PackFile {
         crash_points::half("seal.half", &self.file, &footer);
         self.file.write_all(&footer).on("write", &self.path)?;
         crash_points::point("seal.footer");
-        self.file.sync_all().on("sync", &self.path)?;
+        self.durability.sync(&self.file).on("sync", &self.path)?;
         crash_points::point("seal.synced");
         blobs.put(self.id, &self.path)?;
         crash_points::point("seal.after");

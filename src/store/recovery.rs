@@ -16,7 +16,7 @@ use super::unsealed::{self, Unsealed, places};
 use super::{Error, Result, shared};
 use delta::compression::Decompressor;
 use disk::crash_points;
-use disk::files;
+use disk::files::{self, Durability};
 use disk::mmap::Mapping;
 use format::pack::{Footer, HEADER_BYTES, PackId, Scanner, begins_footer};
 use format::recipe::ChunkRef;
@@ -137,7 +137,7 @@ fn salvage<'a>(
     valid: u64,
     after: Option<Scanner<'a>>,
 ) -> Result<()> {
-    let mut copy = PackFile::create(folder)?;
+    let mut copy = PackFile::create(folder, Durability::Synced)?;
     let copied = copy_whole(map, valid, after, &mut copy, blobs);
     // The next start copies the same pack again.
     copied.inspect_err(|_| drop(fs::remove_file(&copy.path)))
@@ -192,7 +192,13 @@ fn copy_whole<'a>(
 ///
 /// # Errors
 /// The packs cannot be listed, or a new index cannot be made.
-pub fn open_index(index_folder: &Path, blobs: &Arc<dyn Blobs>, packs: &Packs) -> Result<Opened> {
+pub fn open_index(
+    index_folder: &Path,
+    blobs: &Arc<dyn Blobs>,
+    packs: &Packs,
+    durability: Durability,
+) -> Result<Opened> {
+    let open = || Index::open(index_folder, durability);
     let mut sealed = blobs.list()?;
     sealed.sort_unstable();
     let packs_lost;
@@ -200,15 +206,12 @@ pub fn open_index(index_folder: &Path, blobs: &Arc<dyn Blobs>, packs: &Packs) ->
         tracing::warn!(path = %index_folder.display(), "the index's path is not a folder: it is set aside");
         set_aside(index_folder)?;
     }
-    match Index::open(index_folder)
-        .map_err(Error::from)
-        .and_then(|index| catch_up(index, blobs, &sealed, packs))
-    {
+    match open().map_err(Error::from).and_then(|index| catch_up(index, blobs, &sealed, packs)) {
         Ok(opened) => return Ok(opened),
         Err(Error::Index(error @ super::index::Error::Older)) => {
             tracing::info!(%error, "the index is rebuilt from the packs");
             files::remove(index_folder)?;
-            return catch_up(Index::open(index_folder)?, blobs, &sealed, packs);
+            return catch_up(open()?, blobs, &sealed, packs);
         }
         Err(Error::Index(error @ super::index::Error::File(_))) => return Err(Error::Index(error)),
         Err(error) => {
@@ -219,7 +222,7 @@ pub fn open_index(index_folder: &Path, blobs: &Arc<dyn Blobs>, packs: &Packs) ->
     set_aside(index_folder)?;
     // Their numbers were those of the old index. A pack known by two would be collected under one of them.
     packs.clear();
-    let opened = catch_up(Index::open(index_folder)?, blobs, &sealed, packs)?;
+    let opened = catch_up(open()?, blobs, &sealed, packs)?;
     Ok(Opened { packs_lost: opened.packs_lost || packs_lost, ..opened })
 }
 

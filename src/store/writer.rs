@@ -18,7 +18,7 @@ use super::place::Place;
 use super::shared::Shared;
 use super::{Error, Options, Result};
 use disk::crash_points;
-use disk::files::{self, OnPath};
+use disk::files::{self, Durability, OnPath};
 use format::pack::{self, Footer, Frame};
 use ground::ids::ChunkId;
 use ground::limits::PACK_CHUNKS_MAX;
@@ -66,6 +66,7 @@ pub struct Writer {
     sealer: Mutex<Option<(SyncSender<ForSealer>, JoinHandle<()>)>>,
     /// Bytes at which a pack is full.
     pack_bytes: u64,
+    durability: Durability,
 }
 
 impl Writer {
@@ -86,6 +87,7 @@ impl Writer {
             durable: AtomicU64::new(0),
             sealer: Mutex::new(Some((sender, thread))),
             pack_bytes: options.pack_bytes,
+            durability: options.durability,
         })
     }
 
@@ -110,7 +112,7 @@ impl Writer {
         }
         if state.open.as_ref().is_none_or(|pack| pack.broken) {
             // A broken pack is left as it is: its whole frames are read from it, the next start seals it.
-            let pack = OpenPack::create(&self.shared.folder, state.next_number)?;
+            let pack = OpenPack::create(&self.shared.folder, state.next_number, self.durability)?;
             let file = &pack.file;
             self.shared.packs.insert(pack.number, Pack::open(file.id, file.path.clone(), file.share()?));
             state.next_number += 1;
@@ -247,10 +249,10 @@ impl Writer {
 }
 
 impl OpenPack {
-    fn create(folder: &Path, number: u32) -> Result<Self> {
+    fn create(folder: &Path, number: u32, durability: Durability) -> Result<Self> {
         Ok(Self {
             number,
-            file: PackFile::create(folder)?,
+            file: PackFile::create(folder, durability)?,
             bytes: pack::HEADER_BYTES as u64,
             footer: Footer::default(),
             broken: false,

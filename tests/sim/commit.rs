@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use disk::files::Durability;
 use whit::ledger::LEASE_TIME;
 use whit::restore::{ChunkSource, walk};
 use whit::store::{FaultInjection, Options, Store, collect};
@@ -53,6 +54,7 @@ fn commit_at(look: u32, mistake: Option<FaultInjection>) -> (bool, bool) {
         pack_bytes: 18 * 1024,
         cached_for: Duration::from_secs(3600),
         recent_chunks: 40,
+        durability: Durability::Synced,
         now,
         fault_injection: mistake,
     };

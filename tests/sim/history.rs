@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use disk::files::Durability;
 use format::manifest::Item;
 use format::pack::FooterView;
 use ground::ids::{AppName, ChunkId, ReleaseId};
@@ -113,6 +114,7 @@ impl History {
         let options = Options {
             // A run after every few packs, a merge after every few runs.
             recent_chunks: 30,
+            durability: Durability::Synced,
             reserve_bytes: 0,
             rebuilt_bytes: 0,
             pack_bytes: PACK_BYTES,

@@ -66,23 +66,89 @@ impl<T> OnPath<T> for rustix::io::Result<T> {
     }
 }
 
+/// The loss that written files must survive.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// A power loss: what is written is synced before it counts.
+    #[default]
+    Synced,
+    /// The end of the process alone. After a power loss anything may be in the files; who reads them checks it, and does without.
+    Unsynced,
+}
+
+impl Durability {
+    /// Makes a file's content durable.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn sync(self, file: &File) -> io::Result<()> {
+        match self {
+            Self::Synced => file.sync_all(),
+            Self::Unsynced => Ok(()),
+        }
+    }
+
+    /// Makes the names in a folder durable.
+    ///
+    /// # Errors
+    /// As [`sync_folder`].
+    pub fn sync_folder(self, path: &Path) -> Result<()> {
+        match self {
+            Self::Synced => sync_folder(path),
+            Self::Unsynced => Ok(()),
+        }
+    }
+
+    /// Creates a folder and those above it, for the owner alone.
+    ///
+    /// # Errors
+    /// As [`create_folder`].
+    pub fn create_folder(self, path: &Path) -> Result<()> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        let parent = parent(path);
+        if !parent.as_os_str().is_empty() {
+            self.create_folder(parent)?;
+        }
+        match fs::DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            result => result.on("create", path),
+        }?;
+        self.sync_folder(parent)
+    }
+
+    /// Renames within one file system.
+    ///
+    /// # Errors
+    /// The rename, or a sync.
+    pub fn rename(self, from: &Path, to: &Path) -> Result<()> {
+        fs::rename(from, to).on("rename", from)?;
+        crash_points::on(to, ".renamed");
+        self.sync_folder(parent(to))?;
+        if parent(from) == parent(to) { Ok(()) } else { self.sync_folder(parent(from)) }
+    }
+
+    /// Writes a whole small file; its name shows either the old content or all of the new.
+    ///
+    /// # Errors
+    /// As [`publish`].
+    pub fn publish(self, path: &Path, content: &[u8], mode: u32) -> Result<()> {
+        let (aside, mut file) = create_aside(path, mode)?;
+        crash_points::on(path, ".created");
+        crash_points::half_on(path, ".half", &file, content);
+        let written = file.write_all(content).and_then(|()| self.sync(&file)).on("write", &aside);
+        crash_points::on(path, ".written");
+        written.and_then(|()| self.rename(&aside, path)).inspect_err(|_| drop(fs::remove_file(&aside)))
+    }
+}
+
 /// Creates a folder and those above it, for the owner alone, and syncs the folders that contain them.
 ///
 /// # Errors
 /// The first folder that cannot be created.
 pub fn create_folder(path: &Path) -> Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    let parent = parent(path);
-    if !parent.as_os_str().is_empty() {
-        create_folder(parent)?;
-    }
-    match fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        result => result.on("create", path),
-    }?;
-    sync_folder(parent)
+    Durability::Synced.create_folder(path)
 }
 
 /// Makes the names in a folder durable.
@@ -102,12 +168,7 @@ pub fn sync_folder(path: &Path) -> Result<()> {
 /// # Errors
 /// The step that failed; the old content is then still there.
 pub fn publish(path: &Path, content: &[u8], mode: u32) -> Result<()> {
-    let (aside, mut file) = create_aside(path, mode)?;
-    crash_points::on(path, ".created");
-    crash_points::half_on(path, ".half", &file, content);
-    let written = file.write_all(content).and_then(|()| file.sync_all()).on("write", &aside);
-    crash_points::on(path, ".written");
-    written.and_then(|()| rename(&aside, path)).inspect_err(|_| drop(fs::remove_file(&aside)))
+    Durability::Synced.publish(path, content, mode)
 }
 
 /// Creates a new file aside, to be renamed to `path`.
@@ -133,10 +194,7 @@ pub fn create_aside(path: &Path, mode: u32) -> Result<(PathBuf, File)> {
 /// # Errors
 /// The rename or the sync of the new name's folder.
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
-    fs::rename(from, to).on("rename", from)?;
-    crash_points::on(to, ".renamed");
-    sync_folder(parent(to))?;
-    if parent(from) == parent(to) { Ok(()) } else { sync_folder(parent(from)) }
+    Durability::Synced.rename(from, to)
 }
 
 /// Reads a whole file of at most `max` bytes.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Blob, Blobs};
 use crate::store::layout::DAMAGED;
-use disk::files::{self, OnPath, Result};
+use disk::files::{self, Durability, OnPath, Result};
 use disk::mmap::Mapping;
 use format::pack::PackId;
 
@@ -19,20 +19,28 @@ const EXTENSION: &str = "pack";
 #[derive(Debug)]
 pub struct LocalBlobs {
     folder: PathBuf,
+    durability: Durability,
 }
 
 impl LocalBlobs {
     /// Keeps blobs below `folder`, on the file system of the files that are put.
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder }
+        Self { folder, durability: Durability::Synced }
+    }
+
+    /// Keeps them as durable as that.
+    #[must_use]
+    pub fn as_durable(self, durability: Durability) -> Self {
+        Self { durability, ..self }
     }
 }
 
 impl Blobs for LocalBlobs {
     fn put(&self, name: PackId, from: &Path) -> Result<()> {
         let path = self.location(name);
-        let folder = files::create_folder(path.parent().unwrap_or(&self.folder));
-        folder.and_then(|()| files::rename(from, &path)).map_err(|error| files::Error { path, ..error })
+        let folder = self.durability.create_folder(path.parent().unwrap_or(&self.folder));
+        let renamed = folder.and_then(|()| self.durability.rename(from, &path));
+        renamed.map_err(|error| files::Error { path, ..error })
     }
 
     fn open(&self, name: PackId) -> Result<Box<dyn Blob>> {

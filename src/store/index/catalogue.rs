@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 
 use super::error::Error;
-use disk::files;
+use disk::files::{self, Durability};
 use format::pack::PackId;
 use ground::faults::{Fault, Faulty as _};
 
@@ -50,12 +50,12 @@ impl Catalogue {
         }
     }
 
-    /// Writes the catalogue in `folder`, durably.
+    /// Writes the catalogue in `folder`.
     ///
     /// # Errors
     /// The disk's; the old one is then still there.
-    pub fn write(&self, folder: &Path) -> Result<(), Error> {
-        Ok(files::publish(&folder.join(FILE), &self.encode(), MODE)?)
+    pub fn write(&self, folder: &Path, durability: Durability) -> Result<(), Error> {
+        Ok(durability.publish(&folder.join(FILE), &self.encode(), MODE)?)
     }
 
     fn encode(&self) -> Vec<u8> {

@@ -27,7 +27,7 @@ use self::merge::Merged;
 use self::run::Run;
 use super::place::Place;
 use disk::crash_points;
-use disk::files::{self, OnPath};
+use disk::files::{self, Durability, OnPath};
 use format::manifest::SegmentName;
 use format::pack::PackId;
 use ground::ids::{ChunkId, ShortId};
@@ -41,6 +41,7 @@ const SMALL_MERGE: u64 = 1_000_000;
 #[derive(Debug)]
 pub struct Index {
     folder: PathBuf,
+    durability: Durability,
     /// Newest first.
     runs: RwLock<Vec<(u32, Arc<Run>)>>,
     /// The packs in the catalogue, their ids and chunks: runs are never changed, and may know others.
@@ -58,16 +59,17 @@ type Indexed = BTreeMap<u32, (PackId, u32)>;
 pub struct Unnamed(u32, Run);
 
 impl Index {
-    /// Opens or creates the index in `folder`.
+    /// Opens or creates the index in `folder`, with changes of that durability.
     ///
     /// # Errors
     /// The folder is damaged, an earlier whit's, or unreadable.
-    pub fn open(folder: &Path) -> Result<Self, Error> {
+    pub fn open(folder: &Path, durability: Durability) -> Result<Self, Error> {
         files::create_folder(folder)?;
         let Catalogue { next_number, runs: names, packs } = Catalogue::read(folder)?;
         let packs = packs.into_iter().map(|(number, id, chunks)| (number, (id, chunks)));
         let index = Self {
             folder: folder.to_owned(),
+            durability,
             runs: RwLock::default(),
             packs: RwLock::new(packs.collect()),
             next_number: Mutex::new(next_number),
@@ -98,7 +100,7 @@ impl Index {
     fn name(&self, runs: &[(u32, Arc<Run>)], packs: &Indexed, next_number: u32) -> Result<(), Error> {
         let runs = runs.iter().map(|(number, run)| (*number, *run.hash())).collect();
         let packs = packs.iter().map(|(number, (id, chunks))| (*number, *id, *chunks)).collect();
-        Catalogue { next_number, runs, packs }.write(&self.folder)
+        Catalogue { next_number, runs, packs }.write(&self.folder, self.durability)
     }
 
     fn run_path(&self, number: u32) -> PathBuf {
@@ -117,7 +119,7 @@ impl Index {
         most: u64,
     ) -> Result<Unnamed, Error> {
         let number = self.next_run.fetch_add(1, Ordering::Relaxed);
-        Ok(Unnamed(number, Run::create(&self.run_path(number), entries, most)?))
+        Ok(Unnamed(number, Run::create(&self.run_path(number), entries, most, self.durability)?))
     }
 
     /// Adds packs whose chunks are in a new run, durably: their numbers, ids, and numbers of chunks. One step names the run, the

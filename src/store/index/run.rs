@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use super::filter::{self, Filter};
 use crate::store::place::Place;
 use disk::crash_points;
-use disk::files::{self, OnPath};
+use disk::files::{self, Durability, OnPath};
 use ground::ids::ChunkId;
 
 const MAGIC: [u8; 8] = *b"whitrun2";
@@ -68,6 +68,7 @@ impl Run {
         path: &Path,
         entries: impl Iterator<Item = (ChunkId, Place)>,
         most: u64,
+        durability: Durability,
     ) -> files::Result<Self> {
         let aside = path.with_extension("part");
         let mut options = OpenOptions::new();
@@ -109,8 +110,8 @@ impl Run {
         buffer.extend_from_slice(&[0; 8]);
         buffer.extend_from_slice(&MAGIC);
         file.write_all(&buffer).on("write", &aside)?;
-        file.sync_all().on("sync", &aside)?;
-        files::rename(&aside, path)?;
+        durability.sync(&file).on("sync", &aside)?;
+        durability.rename(&aside, path)?;
         Ok(Self { file, path: path.to_owned(), entries: count, fences, filter, hash })
     }
 
@@ -291,7 +292,7 @@ mod tests {
         let mut ids: Vec<ChunkId> = (0..count).map(|n| ChunkId::of(&n.to_le_bytes())).collect();
         ids.sort_unstable();
         let entries = ids.iter().copied().zip((0..).map(place));
-        (Run::create(&folder.join("run"), entries, count.into()).expect("written"), ids)
+        (Run::create(&folder.join("run"), entries, count.into(), Durability::Synced).expect("written"), ids)
     }
 
     #[test]
@@ -327,7 +328,7 @@ mod tests {
             ChunkId::from_bytes(bytes)
         };
         let entries = (0..400).map(|number| (id(number), place(number)));
-        let run = Run::create(&folder.path().join("run"), entries, 400).expect("written");
+        let run = Run::create(&folder.path().join("run"), entries, 400, Durability::Synced).expect("written");
         for number in 0..400 {
             assert_eq!(
                 run.find(id(number).as_bytes(), |_| true).expect("whole"),

@@ -32,10 +32,10 @@ fn found(index: &Index, chunk: u32) -> Option<u32> {
 #[test]
 fn what_was_taken_in_is_found_again_after_reopening() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let index = Index::open(folder.path()).expect("a new index");
+    let index = Index::open(folder.path(), Durability::Synced).expect("a new index");
     take_in(&index, 3, 0..100);
     drop(index);
-    let index = Index::open(folder.path()).expect("an old index");
+    let index = Index::open(folder.path(), Durability::Synced).expect("an old index");
     assert_eq!([0, 99, 100].map(|chunk| found(&index, chunk)), [Some(3), Some(3), None]);
     let packs = index.packs();
     assert_eq!(packs.iter().map(|(number, _, chunks)| (*number, *chunks)).collect::<Vec<_>>(), [(3, 100)]);
@@ -43,13 +43,13 @@ fn what_was_taken_in_is_found_again_after_reopening() {
     // Without its run it is no index.
     drop(index);
     fs::remove_file(folder.path().join("00000000.run")).expect("removed");
-    assert!(matches!(Index::open(folder.path()), Err(Error::Run(_))));
+    assert!(matches!(Index::open(folder.path(), Durability::Synced), Err(Error::Run(_))));
 }
 
 #[test]
 fn copies_in_several_runs_answer_for_each_other_before_and_after_a_merge() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let mut index = Index::open(folder.path()).expect("a new index");
+    let mut index = Index::open(folder.path(), Durability::Synced).expect("a new index");
     // Each pack has a chunk of its own, one that the next has too, and one that all have.
     let packs = 0..u32::try_from(INDEX_RUNS_MAX).expect("few") + 1;
     for pack in packs.clone() {
@@ -84,7 +84,7 @@ fn copies_in_several_runs_answer_for_each_other_before_and_after_a_merge() {
     drop(index);
     fs::write(folder.path().join("00000099.run"), "half").expect("written");
     fs::write(folder.path().join("00000098.part"), "half").expect("written");
-    index = Index::open(folder.path()).expect("an old index");
+    index = Index::open(folder.path(), Durability::Synced).expect("an old index");
     check(&index, &[packs.end - 1, 2]);
     assert!(runs() == 1 && files().all(|path| path.extension().is_none_or(|end| end != "part")));
 }
@@ -93,13 +93,13 @@ fn copies_in_several_runs_answer_for_each_other_before_and_after_a_merge() {
 fn an_index_of_an_earlier_whit_is_no_index() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     fs::write(folder.path().join("db"), "a database").expect("written");
-    assert!(matches!(Index::open(folder.path()), Err(Error::Older)));
+    assert!(matches!(Index::open(folder.path(), Durability::Synced), Err(Error::Older)));
 }
 
 #[test]
 fn a_damaged_catalogue_is_an_error_and_so_is_one_that_names_another_run() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let index = Index::open(folder.path()).expect("a new index");
+    let index = Index::open(folder.path(), Durability::Synced).expect("a new index");
     (0..3).for_each(|pack| take_in(&index, pack, [pack].into_iter()));
     drop(index);
     let file = folder.path().join("catalogue");
@@ -107,9 +107,9 @@ fn a_damaged_catalogue_is_an_error_and_so_is_one_that_names_another_run() {
     let mut bytes = good.clone();
     bytes[20] ^= 0x10;
     fs::write(&file, bytes).expect("damaged");
-    assert!(matches!(Index::open(folder.path()), Err(Error::Catalogue)));
+    assert!(matches!(Index::open(folder.path(), Durability::Synced), Err(Error::Catalogue)));
     fs::write(&file, good).expect("repaired");
-    assert_eq!(Index::open(folder.path()).expect("an index").packs().len(), 3);
+    assert_eq!(Index::open(folder.path(), Durability::Synced).expect("an index").packs().len(), 3);
     fs::copy(folder.path().join("00000001.run"), folder.path().join("00000002.run")).expect("copied");
-    assert!(matches!(Index::open(folder.path()), Err(Error::Entry)));
+    assert!(matches!(Index::open(folder.path(), Durability::Synced), Err(Error::Entry)));
 }
