@@ -4,7 +4,7 @@
 //! `crash-points` nothing of this is in the program: every call is empty.
 
 /// Every point, in the order in which a release passes them.
-pub const POINTS: [&str; 87] = [
+pub const POINTS: [&str; 85] = [
     // A pack is begun, and a frame appended to it.
     "pack.created",
     "pack.headed",
@@ -24,10 +24,8 @@ pub const POINTS: [&str; 87] = [
     "run.half",
     "run.renamed",
     "take-in.before",
-    "catalogue.created",
-    "catalogue.half",
-    "catalogue.written",
-    "catalogue.renamed",
+    "take-in.named",
+    "take-in.catalogued",
     "take-in.after",
     // Runs become one.
     "merge.written",
@@ -81,7 +79,7 @@ pub const POINTS: [&str; 87] = [
     "collect.appended",
     "collect.sealed",
     "take-out.before",
-    "take-out.after",
+    "take-out.catalogue",
     "collect.index",
     "collect.removed",
     // A damaged pack is set aside.

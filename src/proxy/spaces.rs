@@ -269,6 +269,7 @@ mod tests {
                 let spaces = &spaces;
                 scope.spawn(move || {
                     for round in 0..20 {
+                        // sled's lock would be missed by a second one.
                         spaces.open(&name((thread + round) % 3)).expect("opened");
                         spaces.close_idle(Duration::ZERO);
                     }

@@ -10,6 +10,8 @@
 //! Nothing here is believed: what is found is looked for in the index, read, verified, and proven by the hash of
 //! what is made of it. So the table is never synced, old entries stay until others take their place, and a
 //! table that is damaged or gone costs bytes on the link until pushes and `whit verify` have filled it again.
+//! The file is beside sled, not in it, as each of a million chunks has three keys, and sled takes some
+//! hundred bytes of memory for each.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};

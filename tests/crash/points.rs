@@ -52,7 +52,6 @@ fn acts(point: &str) -> Vec<Act> {
         (_, "pack.renamed") | ("seal", _) => vec![Act::Stop, Act::Start, Act::Collect, Act::Repair],
         ("run", _) => vec![Act::Stop, Act::Start, Act::Rebuild, Act::Merge],
         ("take-in", _) => vec![Act::Stop, Act::Start, Act::Rebuild],
-        ("catalogue", _) => vec![Act::Stop, Act::Start, Act::Rebuild, Act::Merge, Act::Collect, Act::Repair],
         ("merge", _) => vec![Act::Merge],
         (_, "recovery.index") => vec![Act::Rebuild],
         ("recovery", _) => vec![Act::Start],
@@ -175,7 +174,7 @@ fn dies(world: &mut World, act: Act, crash: &str) -> bool {
         Act::Pull | Act::Http | Act::S3 | Act::Chain => unreachable!("they have worlds of their own"),
     }
     if act == Act::Rebuild {
-        let file = world.index().join("catalogue");
+        let file = world.index().join("db");
         let mut bytes = fs::read(&file).expect("an index");
         bytes.iter_mut().step_by(97).for_each(|byte| *byte ^= 0x10);
         fs::write(&file, bytes).expect("written");

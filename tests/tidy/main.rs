@@ -24,9 +24,10 @@ const LINES_MAX: usize = 450;
 /// Names that do not say what a file contains.
 const EMPTY_NAMES: [&str; 5] = ["util", "common", "misc", "helper", "manager"];
 /// The paths below `src` whose files may name a crate; each is a prefix.
-const ROOMS: [(&str, &[&str]); 12] = [
+const ROOMS: [(&str, &[&str]); 13] = [
     ("quinn", &["net/link/"]),
     ("rustls", &["net/link/", "delivery/destination/web/certificates.rs"]),
+    ("sled", &["store/index/"]),
     ("clap", &["cli/"]),
     ("indicatif", &["cli/"]),
     ("memmap2", &["disk/mmap.rs"]),

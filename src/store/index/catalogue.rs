@@ -1,146 +1,189 @@
-//! The catalogue of the index: the packs that are indexed, and the runs that hold their chunks (FORMAT 7).
+//! The catalogue of the index: the packs that are indexed, and the runs that hold their chunks. sled keeps it.
 //!
-//! One small file, read when the index is opened and written anew for each change: a crash leaves the old one or the new. Its
-//! check shows damage; then the index is rebuilt.
+//! sled 0.34 loses everything silently at a power loss unless its file is synced for it, and panics on
+//! damaged bytes. So: small batches, a small cache, our own sync after each flush, and every call guarded
+//! against panics. And it takes some 9 MB for each database that is open. So it is opened for each change, and
+//! closed again: memory has all that is read of it.
 
-use std::io;
-use std::path::Path;
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use super::error::Error;
-use disk::files::{self, Durability};
+use disk::files::{self, OnPath};
 use format::pack::PackId;
-use ground::faults::{Fault, Faulty as _};
 
-const FILE: &str = "catalogue";
-/// The file of a catalogue that an earlier whit wrote.
-const FILE_EARLIER: &str = "db";
-const MAGIC: [u8; 8] = *b"whitcat1";
-const RUN_BYTES: usize = 36;
-const PACK_BYTES: usize = 24;
-const CHECK_BYTES: usize = 16;
-/// 256 MiB: some 10 M packs, of 64 MiB each.
-const BYTES_MAX: u64 = 256 * 1024 * 1024;
-/// The owner's alone, as the packs are.
-const MODE: u32 = 0o600;
+/// 1 MiB: the catalogue has some 100 B for each pack of 64 MiB.
+const CACHE_BYTES: u64 = 1024 * 1024;
+/// 64 KiB: the file of a small catalogue is no longer than one segment.
+const SEGMENT_BYTES: usize = 64 * 1024;
+/// Larger batches cost 3 KB of memory a key (docs/decisions/0005).
+const BATCH_KEYS: usize = 1000;
+/// A dropped database holds its lock until sled's own threads have let go of it: a moment.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_PAUSE: Duration = Duration::from_millis(1);
+/// The file that holds all of a database, and its lock.
+const FILE: &str = "db";
 
-/// The content of the catalogue.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// The open catalogue.
+#[derive(Debug)]
 pub struct Catalogue {
-    /// The first pack number that was never given.
-    pub next_number: u32,
-    /// The runs that count, newest first: their numbers and hashes.
-    pub runs: Vec<(u32, [u8; 32])>,
-    /// The indexed packs, by number: number, id, chunks.
-    pub packs: Vec<(u32, PackId, u32)>,
+    db: sled::Db,
+    /// Pack number (4, big-endian) to pack id (16) and its chunks (4).
+    packs: sled::Tree,
+    /// `next`: the first pack number that was never given. `runs`: number (4) and hash (32) of each, newest first.
+    numbers: sled::Tree,
+    file: PathBuf,
 }
 
 impl Catalogue {
-    /// Reads the catalogue in `folder`; an empty one where none is there.
+    /// Opens or creates the catalogue in `folder`.
     ///
     /// # Errors
-    /// It is damaged, unreadable, or an earlier whit's.
-    pub fn read(folder: &Path) -> Result<Self, Error> {
-        match files::read_if_there(&folder.join(FILE), BYTES_MAX) {
-            Ok(Some(bytes)) => Self::decode(&bytes).ok_or(Error::Catalogue),
-            Ok(None) if folder.join(FILE_EARLIER).exists() => Err(Error::Older),
-            Ok(None) => Ok(Self::default()),
-            // Too large, or a part of the disk that cannot be read.
-            Err(error) if is_damage(&error) => Err(Error::Catalogue),
-            Err(error) => Err(error.into()),
-        }
+    /// The catalogue is damaged, locked by another process, or unreadable.
+    pub fn open(folder: &Path) -> Result<Self, Error> {
+        wait_for_lock(&folder.join(FILE));
+        let opened = guarded(|| {
+            let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+            let config = config.segment_size(SEGMENT_BYTES).mode(sled::Mode::LowSpace);
+            let db = match config.open() {
+                // Other segments: another whit made it.
+                Err(sled::Error::Unsupported(_)) => return Err(Error::Older),
+                result => result?,
+            };
+            if db.tree_names().iter().any(|name| name.as_ref() == b"chunks") {
+                return Err(Error::Older);
+            }
+            let (packs, numbers) = (db.open_tree("packs")?, db.open_tree("numbers")?);
+            Ok(Self { db, packs, numbers, file: folder.join(FILE) })
+        })?;
+        files::sync_folder(folder)?;
+        Ok(opened)
     }
 
-    /// Writes the catalogue in `folder`.
+    /// Returns the runs that count, newest first: their numbers and hashes.
     ///
     /// # Errors
-    /// The disk's; the old one is then still there.
-    pub fn write(&self, folder: &Path, durability: Durability) -> Result<(), Error> {
-        Ok(durability.publish(&folder.join(FILE), &self.encode(), MODE)?)
-    }
-
-    fn encode(&self) -> Vec<u8> {
-        let runs = u32::try_from(self.runs.len()).expect("runs are merged while they are few");
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend_from_slice(&self.next_number.to_le_bytes());
-        bytes.extend_from_slice(&runs.to_le_bytes());
-        for (number, hash) in &self.runs {
-            bytes.extend_from_slice(&number.to_le_bytes());
-            bytes.extend_from_slice(hash);
-        }
-        for (number, id, chunks) in &self.packs {
-            bytes.extend_from_slice(&number.to_le_bytes());
-            bytes.extend_from_slice(id.as_bytes());
-            bytes.extend_from_slice(&chunks.to_le_bytes());
-        }
-        let check = blake3::hash(&bytes);
-        bytes.extend_from_slice(&check.as_bytes()[..CHECK_BYTES]);
-        bytes
-    }
-
-    /// Returns the catalogue; none where the bytes are not one.
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let (content, check) = bytes.split_at_checked(bytes.len().checked_sub(CHECK_BYTES)?)?;
-        if blake3::hash(content).as_bytes()[..CHECK_BYTES] != *check {
-            return None;
-        }
-        let rest = content.strip_prefix(&MAGIC)?;
-        let (next_number, rest) = rest.split_first_chunk()?;
-        let (runs, rest) = rest.split_first_chunk()?;
-        let runs = usize::try_from(u32::from_le_bytes(*runs)).ok()?;
-        let (runs, packs) = rest.split_at_checked(runs.checked_mul(RUN_BYTES)?)?;
-        let (packs, []) = packs.as_chunks::<PACK_BYTES>() else { return None };
-        let run = |run: &[u8; RUN_BYTES]| {
-            let (number, hash) = run.split_first_chunk()?;
+    /// The catalogue is damaged.
+    pub fn runs(&self) -> Result<Vec<(u32, [u8; 32])>, Error> {
+        let Some(names) = guarded(|| Ok(self.numbers.get("runs")?))? else { return Ok(Vec::new()) };
+        let (names, []) = names.as_chunks::<36>() else { return Err(Error::Entry) };
+        let read = |name: &[u8; 36]| {
+            let (number, hash) = name.split_first_chunk()?;
             Some((u32::from_le_bytes(*number), hash.try_into().ok()?))
         };
-        let pack = |pack: &[u8; PACK_BYTES]| {
-            let (number, rest) = pack.split_first_chunk()?;
-            let (id, chunks) = rest.split_first_chunk()?;
-            let chunks = u32::from_le_bytes(chunks.try_into().ok()?);
-            Some((u32::from_le_bytes(*number), PackId::from_bytes(*id), chunks))
-        };
-        Some(Self {
-            next_number: u32::from_le_bytes(*next_number),
-            runs: runs.as_chunks().0.iter().map(run).collect::<Option<_>>()?,
-            packs: packs.iter().map(pack).collect::<Option<_>>()?,
-        })
+        names.iter().map(|name| read(name).ok_or(Error::Entry)).collect()
     }
-}
 
-fn is_damage(error: &files::Error) -> bool {
-    error.source.kind() == io::ErrorKind::InvalidData || error.fault() == Fault::Corrupt
-}
+    /// Replaces the list of runs, newest first, and the first free pack number, durably.
+    ///
+    /// # Errors
+    /// The catalogue is damaged or the disk full.
+    pub fn name_runs<'a>(
+        &self,
+        runs: impl Iterator<Item = (u32, &'a [u8; 32])>,
+        next: u32,
+    ) -> Result<(), Error> {
+        let mut names = Vec::new();
+        for (number, hash) in runs {
+            names.extend_from_slice(&number.to_le_bytes());
+            names.extend_from_slice(hash);
+        }
+        let mut batch = sled::Batch::default();
+        batch.insert("next", &next.to_le_bytes());
+        batch.insert("runs", names);
+        guarded(|| Ok(self.numbers.apply_batch(batch)?))?;
+        self.sync()
+    }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_catalogue_is_read_as_it_was_written_and_no_other_bytes_are_one() {
-        let pack = |number: u32| (number, PackId::from_bytes(u128::from(number).to_be_bytes()), 10 * number);
-        let catalogue = Catalogue {
-            next_number: 9,
-            runs: vec![(4, [7; 32]), (2, [8; 32])],
-            packs: vec![pack(3), pack(5), pack(8)],
-        };
-        let bytes = catalogue.encode();
-        assert_eq!(bytes.len(), 16 + 2 * RUN_BYTES + 3 * PACK_BYTES + CHECK_BYTES);
-        assert_eq!(Catalogue::decode(&bytes), Some(catalogue));
-        let empty = Catalogue::default();
-        assert_eq!(Catalogue::decode(&empty.encode()), Some(empty));
-        for at in 0..bytes.len() {
-            assert_eq!(Catalogue::decode(&bytes[..at]), None, "cut to {at}");
-            let mut other = bytes.clone();
-            other[at] ^= 0x10;
-            assert_eq!(Catalogue::decode(&other), None, "byte {at}");
+    /// Returns the first pack number that was never given.
+    ///
+    /// # Errors
+    /// The catalogue is damaged.
+    pub fn next_number(&self) -> Result<u32, Error> {
+        match guarded(|| Ok(self.numbers.get("next")?))? {
+            None => Ok(0),
+            Some(value) => Ok(u32::from_le_bytes(value.as_ref().try_into().map_err(|_| Error::Entry)?)),
         }
     }
 
-    #[test]
-    fn what_is_no_file_or_too_large_is_damage() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let file = std::fs::File::create(folder.path().join(FILE)).expect("created");
-        file.set_len(BYTES_MAX + 1).expect("extended");
-        assert!(matches!(Catalogue::read(folder.path()), Err(Error::Catalogue)));
+    /// Returns the indexed packs: number, id, chunks.
+    ///
+    /// # Errors
+    /// The catalogue is damaged.
+    pub fn packs(&self) -> Result<Vec<(u32, PackId, u32)>, Error> {
+        let entries = guarded(|| Ok(self.packs.iter().collect::<Result<Vec<_>, _>>()?))?;
+        let read = |(key, value): (sled::IVec, sled::IVec)| {
+            let number = u32::from_be_bytes(key.as_ref().try_into().ok()?);
+            let id = PackId::from_bytes(value.get(..16)?.try_into().ok()?);
+            Some((number, id, u32::from_le_bytes(value.get(16..)?.try_into().ok()?)))
+        };
+        entries.into_iter().map(|entry| read(entry).ok_or(Error::Entry)).collect()
     }
+
+    /// Enters packs; durable after [`Catalogue::sync`].
+    ///
+    /// # Errors
+    /// The catalogue is damaged or the disk full.
+    pub fn insert(&self, packs: &[(u32, PackId, u32)]) -> Result<(), Error> {
+        for some in packs.chunks(BATCH_KEYS) {
+            let mut batch = sled::Batch::default();
+            for (number, id, chunks) in some {
+                let mut entry = [0; 20];
+                entry[..16].copy_from_slice(id.as_bytes());
+                entry[16..].copy_from_slice(&chunks.to_le_bytes());
+                batch.insert(&number.to_be_bytes(), &entry);
+            }
+            guarded(|| Ok(self.packs.apply_batch(batch)?))?;
+        }
+        Ok(())
+    }
+
+    /// Removes packs; durable after [`Catalogue::sync`].
+    ///
+    /// # Errors
+    /// The catalogue is damaged or the disk full.
+    pub fn remove(&self, packs: &[u32]) -> Result<(), Error> {
+        packs
+            .iter()
+            .try_for_each(|number| guarded(|| Ok(self.packs.remove(number.to_be_bytes()).map(drop)?)))
+    }
+
+    /// Makes all changes durable: sled's flush writes, but never syncs.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn sync(&self) -> Result<(), Error> {
+        guarded(|| Ok(self.db.flush().map(drop)?))?;
+        File::open(&self.file).and_then(|file| file.sync_data()).on("sync", &self.file)?;
+        Ok(())
+    }
+}
+
+/// Waits while a database that was dropped still holds the lock of sled's file.
+///
+/// Asks for the same lock, as only the text of sled's error distinguishes a taken lock from other failures. If it stays
+/// taken, another process has it, and sled's own error says so.
+fn wait_for_lock(file: &Path) {
+    let Ok(file) = File::open(file) else { return };
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    while flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK)
+        && Instant::now() < deadline
+    {
+        std::thread::sleep(LOCK_PAUSE);
+    }
+}
+
+/// Runs a call into sled; a panic inside becomes an error.
+fn guarded<T>(call: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    // After a panic the catalogue is dropped and rebuilt, so that no broken state of sled's is used again.
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+        Err(Error::Panicked(text.lines().next().unwrap_or_default().to_owned()))
+    })
 }

@@ -7,11 +7,14 @@ use ground::faults::{Fault, faulty};
 /// The errors of the index. The remedy is always to set it aside and rebuild it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The catalogue is damaged or cannot be read.
-    #[error("the catalogue of the index is damaged")]
-    Catalogue,
-    /// A run is another than the catalogue names.
-    #[error("the index has another run than its catalogue names")]
+    /// sled found its files damaged, or the disk failed.
+    #[error("the index failed: {0}")]
+    Failed(#[from] sled::Error),
+    /// sled panicked, which it does at most damage.
+    #[error("the index is damaged: {0}")]
+    Panicked(String),
+    /// A malformed entry.
+    #[error("the index contains a malformed entry")]
     Entry,
     /// An older version of whit wrote it.
     #[error("the index was written by an older version of whit")]
@@ -26,6 +29,7 @@ pub enum Error {
 
 faulty! {
     Error passes on File;
-    Self::Catalogue | Self::Entry | Self::Older | Self::Run(_) => Fault::Corrupt,
+    Self::Failed(sled::Error::Io(error)) if Fault::of_io(error) != Fault::Corrupt => Fault::of_io(error);
+    Self::Failed(_) | Self::Panicked(_) | Self::Entry | Self::Older | Self::Run(_) => Fault::Corrupt,
         "restart the proxy: it rebuilds its index from the packs";
 }

@@ -1,4 +1,4 @@
-//! The index: chunk id to place, in sorted runs, which a catalogue names. Never the only home of a fact.
+//! The index: chunk id to place, in sorted runs; sled keeps the catalogue. Never the only home of a fact.
 //!
 //! The chunks of packs are merged into a [`Run`] when there are enough of them, and runs into larger ones (`merge.rs`), while
 //! the space is open: memory does not grow with the chunks. A run never changes; a place in it counts while the
@@ -45,34 +45,32 @@ pub struct Index {
     /// Newest first.
     runs: RwLock<Vec<(u32, Arc<Run>)>>,
     /// The packs in the catalogue, their ids and chunks: runs are never changed, and may know others.
-    packs: RwLock<Indexed>,
+    packs: RwLock<BTreeMap<u32, (PackId, u32)>>,
     /// The first pack number that was never given. Held while runs or packs are added or removed.
     next_number: Mutex<u32>,
     next_run: AtomicU32,
 }
-
-/// Packs that are indexed, by number: their ids and chunks.
-type Indexed = BTreeMap<u32, (PackId, u32)>;
 
 /// A durable run that is not part of the index yet.
 #[derive(Debug)]
 pub struct Unnamed(u32, Run);
 
 impl Index {
-    /// Opens or creates the index in `folder`, with changes of that durability.
+    /// Opens or creates the index in `folder`, whose runs are of that durability; the catalogue is always synced.
     ///
     /// # Errors
-    /// The folder is damaged, an earlier whit's, or unreadable.
+    /// The folder is damaged, locked by another process, or unreadable.
     pub fn open(folder: &Path, durability: Durability) -> Result<Self, Error> {
         files::create_folder(folder)?;
-        let Catalogue { next_number, runs: names, packs } = Catalogue::read(folder)?;
-        let packs = packs.into_iter().map(|(number, id, chunks)| (number, (id, chunks)));
+        let catalogue = Catalogue::open(folder)?;
+        let packs = catalogue.packs()?.into_iter().map(|(number, id, chunks)| (number, (id, chunks)));
+        let names = catalogue.runs()?;
         let index = Self {
             folder: folder.to_owned(),
             durability,
             runs: RwLock::default(),
             packs: RwLock::new(packs.collect()),
-            next_number: Mutex::new(next_number),
+            next_number: Mutex::new(catalogue.next_number()?),
             next_run: AtomicU32::new(names.iter().map(|(number, _)| number + 1).max().unwrap_or(0)),
         };
         let open = |(number, hash): &(u32, [u8; 32])| {
@@ -96,13 +94,6 @@ impl Index {
         Ok(())
     }
 
-    /// Writes the catalogue, durably.
-    fn name(&self, runs: &[(u32, Arc<Run>)], packs: &Indexed, next_number: u32) -> Result<(), Error> {
-        let runs = runs.iter().map(|(number, run)| (*number, *run.hash())).collect();
-        let packs = packs.iter().map(|(number, (id, chunks))| (*number, *id, *chunks)).collect();
-        Catalogue { next_number, runs, packs }.write(&self.folder, self.durability)
-    }
-
     fn run_path(&self, number: u32) -> PathBuf {
         self.folder.join(format!("{number:08}.run"))
     }
@@ -122,11 +113,11 @@ impl Index {
         Ok(Unnamed(number, Run::create(&self.run_path(number), entries, most, self.durability)?))
     }
 
-    /// Adds packs whose chunks are in a new run, durably: their numbers, ids, and numbers of chunks. One step names the run, the
-    /// packs, and the first number that is free after them.
+    /// Adds packs whose chunks are in a new run, durably: their numbers, ids, and numbers of chunks. The catalogue gets
+    /// them last.
     ///
     /// # Errors
-    /// The disk is full; none of the packs counts as indexed.
+    /// The index is damaged or the disk full; none of the packs counts as indexed.
     pub fn add(&self, run: Unnamed, packs: &[(u32, PackId, u32)]) -> Result<(), Error> {
         let mut next_number = self.next_number.lock().unpoisoned();
         crash_points::point("take-in.before");
@@ -134,12 +125,17 @@ impl Index {
         let mut runs = self.runs().clone();
         runs.insert(0, (number, Arc::new(run)));
         let next = packs.iter().map(|(number, _, _)| number + 1).max().unwrap_or(0).max(*next_number);
-        let mut live = self.live().clone();
-        live.extend(packs.iter().map(|(number, id, chunks)| (*number, (*id, *chunks))));
-        self.name(&runs, &live, next)?;
+        let catalogue = Catalogue::open(&self.folder)?;
+        // Burnt first: entries that a crash leaves half taken in must never point into another pack.
+        catalogue.name_runs(runs.iter().map(|(number, run)| (*number, run.hash())), next)?;
+        crash_points::point("take-in.named");
+        catalogue.insert(packs)?;
+        crash_points::point("take-in.catalogued");
+        catalogue.sync()?;
         *next_number = next;
         *self.runs.write().unpoisoned() = runs;
-        *self.packs.write().unpoisoned() = live;
+        let mut live = self.packs.write().unpoisoned();
+        live.extend(packs.iter().map(|(number, id, chunks)| (*number, (*id, *chunks))));
         crash_points::point("take-in.after");
         Ok(())
     }
@@ -148,7 +144,7 @@ impl Index {
         self.runs.read().unpoisoned()
     }
 
-    fn live(&self) -> RwLockReadGuard<'_, Indexed> {
+    fn live(&self) -> RwLockReadGuard<'_, BTreeMap<u32, (PackId, u32)>> {
         self.packs.read().unpoisoned()
     }
 
@@ -198,7 +194,8 @@ impl Index {
         // Newer ones may have come before them.
         let first = runs.iter().position(|(number, _)| *number == merged[0].0).ok_or(Error::Entry)?;
         runs.splice(first..first + merged.len(), [(number, Arc::new(run))]);
-        self.name(&runs, &self.live(), *next_number)?;
+        let names = runs.iter().map(|(number, run)| (*number, run.hash()));
+        Catalogue::open(&self.folder)?.name_runs(names, *next_number)?;
         crash_points::point("merge.named");
         *self.runs.write().unpoisoned() = runs;
         for (_, run) in merged {
@@ -250,19 +247,20 @@ impl Index {
     /// Takes packs out of the catalogue, durably: entries of theirs in runs no longer count.
     ///
     /// # Errors
-    /// The disk is full; all of them still count.
+    /// The index is damaged or the disk full.
     pub fn take_out(&self, numbers: &[u32]) -> Result<(), Error> {
-        let next_number = self.next_number.lock().unpoisoned();
+        let _alone = self.next_number.lock().unpoisoned();
         crash_points::point("take-out.before");
-        let mut live = self.live().clone();
-        live.retain(|number, _| !numbers.contains(number));
-        if live.len() == self.live().len() {
+        let there: Vec<u32> =
+            numbers.iter().copied().filter(|number| self.live().contains_key(number)).collect();
+        if there.is_empty() {
             return Ok(());
         }
-        self.name(&self.runs(), &live, *next_number)?;
-        *self.packs.write().unpoisoned() = live;
-        crash_points::point("take-out.after");
-        Ok(())
+        let catalogue = Catalogue::open(&self.folder)?;
+        catalogue.remove(&there)?;
+        self.packs.write().unpoisoned().retain(|number, _| !there.contains(number));
+        crash_points::point("take-out.catalogue");
+        catalogue.sync()
     }
 
     /// Returns the indexed packs: number, id, chunks.

@@ -92,24 +92,28 @@ fn copies_in_several_runs_answer_for_each_other_before_and_after_a_merge() {
 #[test]
 fn an_index_of_an_earlier_whit_is_no_index() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    fs::write(folder.path().join("db"), "a database").expect("written");
+    let db = sled::open(folder.path()).expect("a database");
+    drop((db.open_tree("chunks").expect("a tree"), db));
     assert!(matches!(Index::open(folder.path(), Durability::Synced), Err(Error::Older)));
 }
 
 #[test]
-fn a_damaged_catalogue_is_an_error_and_so_is_one_that_names_another_run() {
+fn a_damaged_index_is_an_error_and_no_panic() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let index = Index::open(folder.path(), Durability::Synced).expect("a new index");
-    (0..3).for_each(|pack| take_in(&index, pack, [pack].into_iter()));
+    let run = index.write(std::iter::empty(), 0).expect("written");
+    let packs: Vec<_> =
+        (0..500).map(|pack| (pack, PackId::from_bytes(u128::from(pack).to_be_bytes()), 0)).collect();
+    index.add(run, &packs).expect("taken in");
     drop(index);
-    let file = folder.path().join("catalogue");
-    let good = fs::read(&file).expect("the catalogue");
-    let mut bytes = good.clone();
-    bytes[20] ^= 0x10;
+    let file = folder.path().join("db");
+    let mut bytes = fs::read(&file).expect("the index's file");
+    for at in (0..bytes.len()).step_by(97) {
+        bytes[at] ^= 0x10;
+    }
     fs::write(&file, bytes).expect("damaged");
-    assert!(matches!(Index::open(folder.path(), Durability::Synced), Err(Error::Catalogue)));
-    fs::write(&file, good).expect("repaired");
-    assert_eq!(Index::open(folder.path(), Durability::Synced).expect("an index").packs().len(), 3);
-    fs::copy(folder.path().join("00000001.run"), folder.path().join("00000002.run")).expect("copied");
-    assert!(matches!(Index::open(folder.path(), Durability::Synced), Err(Error::Entry)));
+    if let Ok(index) = Index::open(folder.path(), Durability::Synced) {
+        let packs = index.packs().len();
+        assert!(packs < 500, "the damage went unnoticed");
+    }
 }
