@@ -293,13 +293,12 @@ fn cannot_write(path: &Path, source: &std::io::Error) -> Error {
 }
 
 fn pulled_text(pulled: &Pulled) -> String {
+    let (app, release, place) = (&pulled.app, pulled.release.short(), escape::path(&pulled.place));
+    if pulled.unchanged {
+        return format!("{place} holds {app}, release {release}, already: nothing was written");
+    }
     let mut lines = vec![
-        format!(
-            "pulled {}, release {}, into {}",
-            pulled.app,
-            pulled.release.short(),
-            escape::path(&pulled.place)
-        ),
+        format!("pulled {app}, release {release}, into {place}"),
         format!("  content    {} in {} files", output::bytes(pulled.bytes), output::count(pulled.files)),
         format!(
             "  fetched    {} in {} chunks",

@@ -1,7 +1,7 @@
 //! Pulls over real QUIC: what is sent, what is repaired, what is refused.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,6 +39,43 @@ async fn a_pull_into_a_new_folder_is_the_release_and_a_second_one_fetches_nothin
         // An existing empty folder is as good as none.
         fs::create_dir_all(world.path("empty")).expect("created");
         world.pull("app", &world.path("empty")).await.expect("pulled");
+    })
+    .await;
+}
+
+/// Returns what changes where a file or folder is written: its number, and when it last changed.
+fn state(path: &Path) -> (u64, i64, i64) {
+    let found = fs::symlink_metadata(path).expect("it is there");
+    (found.ino(), found.ctime(), found.ctime_nsec())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pull_of_what_is_there_writes_nothing_and_one_of_what_was_changed_does() {
+    within(async {
+        let world = World::start();
+        let (tree, target) = (world.path("tree"), world.path("target"));
+        some_tree(&tree, 1);
+        write(&tree, "bin/app", noise(3, 100_000));
+        world.push("web", &tree).await;
+        let pull = async || world.pull("web", &target).await.expect("pulled");
+        assert!(!pull().await.unchanged);
+        let name = "bin/app";
+        let states = || [target.clone(), target.join("bin"), target.join(name)].map(|path| state(&path));
+        let before = states();
+        let again = pull().await;
+        assert_eq!((again.unchanged, again.fetched_chunks), (true, 0));
+        assert_eq!(states(), before);
+        // A file that is gone, one that was edited, and a mode are put right.
+        fs::remove_file(target.join(name)).expect("removed");
+        assert!(!pull().await.unchanged);
+        assert_same(&tree, &target);
+        fs::write(target.join(name), "mine").expect("written");
+        assert!(!pull().await.unchanged);
+        assert_same(&tree, &target);
+        fs::set_permissions(target.join(name), fs::Permissions::from_mode(0o600)).expect("changed");
+        assert!(!pull().await.unchanged);
+        assert_same(&tree, &target);
+        assert!(pull().await.unchanged);
     })
     .await;
 }

@@ -36,6 +36,14 @@ pub(super) struct Differences {
     pub mounts: Vec<PathBuf>,
 }
 
+impl Differences {
+    /// Returns whether there are none.
+    pub fn is_none(&self) -> bool {
+        let Self { added, edited, modes, mounts } = self;
+        added.is_empty() && edited.is_empty() && *modes == 0 && mounts.is_empty()
+    }
+}
+
 /// Compares the directory at `place` with the mark `placed`. Without a mark, everything in it counts as added.
 ///
 /// # Errors

@@ -54,6 +54,8 @@ pub struct Pulled {
     pub fetched_bytes: u64,
     /// Bytes on the wire.
     pub wire: ReceiptWire,
+    /// True if the directory held the release already: nothing was written.
+    pub unchanged: bool,
     /// Entries of the last pull that the user had changed.
     pub set_aside: SetAside,
     /// Seconds from beginning to end.
@@ -103,7 +105,7 @@ pub async fn pull_tree(
     if target.file_name().is_none() {
         return Err(PlaceError::Target(target).into());
     }
-    let Prepared { staging, present, store, was } = {
+    let Prepared { staging, present, store, was, untouched } = {
         let (target, monitor) = (target.clone(), Arc::clone(monitor));
         blocking(move || prepare(&target, options, monitor.as_ref())).await?
     };
@@ -124,6 +126,29 @@ pub async fn pull_tree(
     let counters = session.counters();
     let Fetched { record, root, chunks, bytes } = fetched;
     let release = root.release();
+    let pulled = Pulled {
+        release,
+        app: record.app,
+        place: target.clone(),
+        files: record.totals.files,
+        bytes: record.totals.bytes,
+        fetched_chunks: chunks,
+        fetched_bytes: bytes,
+        unchanged: untouched == Some(release),
+        set_aside: SetAside::default(),
+        wire: ReceiptWire { up: counters.sent_bytes, down: counters.received_bytes },
+        seconds: 0.0,
+        peak_rss: 0,
+    };
+    if pulled.unchanged {
+        // The directory, its files and its mark stay as they are.
+        blocking(move || {
+            store.close();
+            files::remove(&staging.store())
+        })
+        .await?;
+        return Ok(pulled.ended(begin));
+    }
     let (staging, store) = {
         let monitor = Arc::clone(monitor);
         blocking(move || {
@@ -175,19 +200,14 @@ pub async fn pull_tree(
     if stands_inside {
         monitor.note("this shell is still in the replaced directory: run `cd .` to enter the new one");
     }
-    Ok(Pulled {
-        release,
-        app: record.app,
-        place: target,
-        files: record.totals.files,
-        bytes: record.totals.bytes,
-        fetched_chunks: chunks,
-        fetched_bytes: bytes,
-        set_aside,
-        wire: ReceiptWire { up: counters.sent_bytes, down: counters.received_bytes },
-        seconds: begin.elapsed().as_secs_f64(),
-        peak_rss: receipt::peak_rss(),
-    })
+    Ok(Pulled { set_aside, ..pulled }.ended(begin))
+}
+
+impl Pulled {
+    /// Adds what is known at the end.
+    fn ended(self, begin: Instant) -> Self {
+        Self { seconds: begin.elapsed().as_secs_f64(), peak_rss: receipt::peak_rss(), ..self }
+    }
 }
 
 /// The state that a pull begins with.
@@ -197,6 +217,8 @@ struct Prepared {
     store: Store,
     /// The directory that the pull replaces, if there is one.
     was: Option<Was>,
+    /// The release that the directory holds, where it is as the last pull made it.
+    untouched: Option<ReleaseId>,
 }
 
 /// The directory that a pull replaces.
@@ -238,7 +260,8 @@ fn prepare(target: &Path, options: PullOptions, monitor: &dyn Monitor) -> Result
     let Some(found) = examine_place(target)? else {
         let staging = staging.map_or_else(|| Staging::open(target), Ok)?;
         let store = Store::open(&staging.store(), store::Options::PASSING)?;
-        return Ok(Prepared { staging, present: DirectoryChunks::default(), store, was: None });
+        let present = DirectoryChunks::default();
+        return Ok(Prepared { staging, present, store, was: None, untouched: None });
     };
     let folder = FolderId::of(&found);
     let mut mark = staging.as_ref().map_or(Ok(Mark::None), Staging::mark)?;
@@ -255,14 +278,18 @@ fn prepare(target: &Path, options: PullOptions, monitor: &dyn Monitor) -> Result
     let beginning = placed.map(|placed| placed.beginning);
     let checked = compare(target, placed).and_then(|differences| {
         let is_ours = beginning.is_some_and(|beginning| beginning.folder.is(&folder));
-        check(target, &differences, is_ours, options)
+        check(target, &differences, is_ours, options)?;
+        Ok(is_ours && differences.is_none())
     });
-    if let Err(error) = checked {
-        if let Some(staging) = &staging {
-            staging.leave_if_empty()?;
+    let is_as_pulled = match checked {
+        Ok(is_as_pulled) => is_as_pulled,
+        Err(error) => {
+            if let Some(staging) = &staging {
+                staging.leave_if_empty()?;
+            }
+            return Err(error);
         }
-        return Err(error);
-    }
+    };
 
     let staging = staging.map_or_else(|| Staging::open(target), Ok)?;
     let mode = found.stx_mode & 0o7777;
@@ -283,7 +310,11 @@ fn prepare(target: &Path, options: PullOptions, monitor: &dyn Monitor) -> Result
         }
     };
     let store = Store::open(&staging.store(), store::Options::PASSING)?;
-    Ok(Prepared { staging, present, store, was })
+    let is_as_pulled = is_as_pulled && beginning.is_some_and(|beginning| beginning.mode == mode);
+    let held = beginning.filter(|_| is_as_pulled).map(|beginning| beginning.release);
+    // What was read says so too.
+    let untouched = held.filter(|held| present.release() == Some(*held));
+    Ok(Prepared { staging, present, store, was, untouched })
 }
 
 /// Examines the target; returns none where nothing is there.
