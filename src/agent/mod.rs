@@ -26,7 +26,7 @@ use format::record::Record;
 use ground::faults::{Fault, faulty};
 use ground::ids::{AppName, ReleaseId, Selector};
 use ground::threads;
-use protocol::wire::{BatchError, Refusal};
+use protocol::wire::Refusal;
 
 /// The errors of an agent.
 #[derive(Debug, thiserror::Error)]
@@ -49,9 +49,6 @@ pub enum Error {
     /// The proxy sent a malformed manifest.
     #[error(transparent)]
     Manifest(#[from] manifest::Error),
-    /// The proxy sent a batch that breaks its bounds.
-    #[error(transparent)]
-    Batch(#[from] BatchError),
     /// The proxy answered with another release than was asked for.
     #[error("the proxy answered `{asked}` with release {} of `{app}`", .found.short())]
     OtherRelease {
@@ -119,7 +116,7 @@ fn check_pushed(recorded: Option<&Record>, app: &AppName, release: ReleaseId) ->
 }
 
 faulty! {
-    Error passes on Link, Scan, Push, Refused, File, Manifest, Batch, Memory, Store, Place, Rebuild, Threads;
+    Error passes on Link, Scan, Push, Refused, File, Manifest, Memory, Store, Place, Rebuild, Threads;
     Self::OtherRelease { .. } => Fault::Corrupt, "do not use this release from this proxy: report it to the proxy's admin";
     Self::Busy(_) => Fault::Retry, "wait until the other pull has ended";
     Self::Ended | Self::Stalled(_) | Self::Unheard(_) | Self::DirectoryChanged => Fault::Retry;

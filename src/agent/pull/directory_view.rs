@@ -11,10 +11,21 @@ use format::manifest::{NodeRef, Reference, Root, SegmentName};
 use format::pack::Frame;
 use format::recipe::ChunkRef;
 use format::record::Record;
-use ground::ids::Selector;
+use ground::ids::{ReleaseId, Selector};
 use protocol::pull::DirectoryView;
 use protocol::wire::Refusal;
 use protocol::{ContentView, StorageView};
+
+/// Says how to fetch a release.
+#[derive(Debug, Clone, Default)]
+pub struct FetchOptions {
+    /// Where the release will be written; nothing is fetched unless there is room for it.
+    pub place: Option<PathBuf>,
+    /// The release that needs no room, as it is there.
+    pub holds: Option<ReleaseId>,
+    /// The link's speed. On a slow link executables cross by their functions, which takes both sides seconds.
+    pub link: Option<LinkSpeed>,
+}
 
 /// One pull's view of its directory. Every call reads files, hashes or compresses: none is for an async thread.
 pub(super) struct PullView<'a> {
@@ -22,9 +33,7 @@ pub(super) struct PullView<'a> {
     present: &'a DirectoryChunks,
     store: &'a Store,
     reader: LocalReader<'a>,
-    /// Where the release will be written; it is fetched only where there is room.
-    place: Option<PathBuf>,
-    link: Option<LinkSpeed>,
+    options: FetchOptions,
     /// The last error, as the user is to see it.
     failed: Option<Error>,
 }
@@ -35,11 +44,10 @@ impl<'a> PullView<'a> {
         asked: &'a Selector,
         present: &'a DirectoryChunks,
         store: &'a Store,
-        place: Option<PathBuf>,
-        link: Option<LinkSpeed>,
+        options: FetchOptions,
     ) -> Self {
         let reader = LocalReader::of(&LocalChunks { present, fetched: store });
-        Self { asked, present, store, reader, place, link, failed: None }
+        Self { asked, present, store, reader, options, failed: None }
     }
 
     /// Returns the error that a failing view is the reason of.
@@ -103,9 +111,10 @@ impl StorageView for PullView<'_> {
 impl DirectoryView for PullView<'_> {
     fn announced(&mut self, record: &Record, root: &Root) -> Result<(), Refusal> {
         let meant = check_meant(record, self.asked);
-        let fits = meant.and_then(|()| match &self.place {
-            Some(place) => Ok(check_fits(place, root.totals)?),
-            None => Ok(()),
+        let FetchOptions { place, holds, .. } = &self.options;
+        let fits = meant.and_then(|()| match place {
+            Some(place) if *holds != Some(record.release) => Ok(check_fits(place, root.totals)?),
+            _ => Ok(()),
         });
         self.noted(fits)
     }
@@ -128,6 +137,40 @@ impl DirectoryView for PullView<'_> {
     }
 
     fn wants_executables(&self) -> bool {
-        self.link.as_ref().is_some_and(LinkSpeed::is_slow)
+        self.options.link.as_ref().is_some_and(LinkSpeed::is_slow)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Options;
+    use format::manifest::{Profile, Shape, Totals};
+    use format::record::Cost;
+
+    #[test]
+    fn a_release_that_is_there_needs_no_room() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let store = Store::open(folder.path(), Options::PASSING).expect("a new store");
+        let totals = Totals { bytes: u64::MAX / 4, files: 1, ..Totals::default() };
+        let root = Root::above(Profile::DEFAULT, Shape::Tree, totals, Vec::new(), |_| {}).expect("small");
+        let record = Record {
+            app: "web".parse().expect("a name"),
+            release: root.release(),
+            sequence: 1,
+            created: 0,
+            user: "ada".parse().expect("a name"),
+            labels: Vec::new(),
+            totals,
+            cost: Cost::default(),
+            behalf: Vec::new(),
+        };
+        let (asked, present) = ("web".parse().expect("a selector"), DirectoryChunks::default());
+        let fits = |holds| {
+            let options = FetchOptions { place: Some(folder.path().to_owned()), holds, link: None };
+            PullView::new(&asked, &present, &store, options).announced(&record, &root)
+        };
+        assert!(fits(None).is_err(), "no disk has room for it");
+        fits(Some(root.release())).expect("nothing will be written");
     }
 }

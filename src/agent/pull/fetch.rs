@@ -2,7 +2,6 @@
 //!
 //! The state machine, the directory and the store work on one blocking thread; two tasks move messages.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,9 +9,8 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::directory_view::PullView;
+use super::directory_view::{FetchOptions, PullView};
 use super::local_chunks::DirectoryChunks;
-use crate::agent::link_speed::LinkSpeed;
 use crate::agent::{Error, Result, Session};
 use crate::net::blocking;
 use crate::net::link::{Receiver, Sender};
@@ -43,15 +41,6 @@ pub struct Fetched {
     pub chunks: u64,
     /// Their plain bytes.
     pub bytes: u64,
-}
-
-/// Says how to fetch a release.
-#[derive(Debug, Clone, Default)]
-pub struct FetchOptions {
-    /// Where the release will be written; nothing is fetched unless there is room for it.
-    pub place: Option<PathBuf>,
-    /// The link's speed. On a slow link executables cross by their functions, which takes both sides seconds.
-    pub link: Option<LinkSpeed>,
 }
 
 /// Fetches the chunks and segments of a release that neither `present` nor `store` has, into `store`, and verifies all.
@@ -113,8 +102,8 @@ impl Fetch {
 
     /// Runs the state machine until the release is here whole and stored. Blocks.
     fn converse(self, mut talk: Talk, base: Vec<NodeRef>) -> Result<Fetched> {
-        let Self { selector, present, store, options: FetchOptions { place, link }, monitor } = self;
-        let mut view = PullView::new(&selector, &present, &store, place, link);
+        let Self { selector, present, store, options, monitor } = self;
+        let mut view = PullView::new(&selector, &present, &store, options);
         let mut machine = Agent::new(Window::default(), base);
         let mut shown = Counts::default();
         while !machine.is_finished() {

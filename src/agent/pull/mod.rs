@@ -13,7 +13,8 @@ mod comparison;
 mod staging;
 mod publish;
 
-pub use fetch::{FetchOptions, Fetched, fetch};
+pub use directory_view::FetchOptions;
+pub use fetch::{Fetched, fetch};
 pub use local_chunks::{DirectoryChunks, LocalChunks};
 pub use place::PlaceError;
 pub use publish::{PullOptions, Pulled, pull_tree};

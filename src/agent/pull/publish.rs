@@ -13,7 +13,8 @@ use serde::Serialize;
 use crate::agent::memory;
 
 use super::comparison::{Differences, compare, folder_id};
-use super::fetch::{FetchOptions, Fetched, fetch};
+use super::directory_view::FetchOptions;
+use super::fetch::{Fetched, fetch};
 use super::local_chunks::{DirectoryChunks, LocalChunks};
 use super::mark::{self, Beginning, FolderId, Mark};
 use super::place::{Named, PlaceError};
@@ -111,7 +112,7 @@ pub async fn pull_tree(
     };
     let (present, store) = (Arc::new(present), Arc::new(store));
     let link = options.link_rate.map(LinkSpeed::given);
-    let how = FetchOptions { place: Some(staging.folder().to_owned()), link };
+    let how = FetchOptions { place: Some(staging.folder().to_owned()), holds: untouched, link };
     let fetched = match fetch(session, selector, &present, &store, how, monitor).await {
         Ok(fetched) => fetched,
         Err(error) => {
