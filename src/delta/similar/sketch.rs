@@ -9,8 +9,6 @@
 const SAMPLE: u64 = 64;
 /// A chunk with fewer samples has no sketch.
 const SAMPLES_MIN: usize = 8;
-/// Bytes whose samples are gathered before they are transformed.
-const BLOCK: usize = 256;
 const FEATURES: usize = 12;
 const SUPER_FEATURES: usize = 3;
 /// Features of a super-feature.
@@ -48,25 +46,21 @@ static ADDENDS: [u64; FEATURES] = table(2001);
 pub struct Sketch([u32; SUPER_FEATURES]);
 
 impl Sketch {
-    /// Sketches a chunk; returns none for too few samples. About 1 GB/s.
+    /// Sketches a chunk; returns none for too few samples. About 1.3 GB/s.
     pub fn of(bytes: &[u8]) -> Option<Self> {
         let (mut hash, mut samples) = (0u64, 0);
         let mut features = [0u64; FEATURES];
-        let mut sampled = [0u64; BLOCK];
-        for block in bytes.chunks(BLOCK) {
-            let mut count = 0;
-            // Without an unpredictable branch: each hash is stored, and the next overwrites it unless it is kept.
-            for byte in block {
-                hash = (hash << 1).wrapping_add(GEAR[usize::from(*byte)]);
-                sampled[count] = hash;
-                count += usize::from(hash & MASK == 0);
+        let mut rest = bytes;
+        // A tight loop to the next sample: its end is mispredicted once in 64 bytes, which costs less than to store each hash.
+        while let Some(at) = rest.iter().position(|byte| {
+            hash = (hash << 1).wrapping_add(GEAR[usize::from(*byte)]);
+            hash & MASK == 0
+        }) {
+            samples += 1;
+            for (feature, (factor, addend)) in features.iter_mut().zip(FACTORS.iter().zip(&ADDENDS)) {
+                *feature = (*feature).max(factor.wrapping_mul(hash).wrapping_add(*addend) >> 32);
             }
-            samples += count;
-            for hash in &sampled[..count] {
-                for (feature, (factor, addend)) in features.iter_mut().zip(FACTORS.iter().zip(&ADDENDS)) {
-                    *feature = (*feature).max(factor.wrapping_mul(*hash).wrapping_add(*addend) >> 32);
-                }
-            }
+            rest = &rest[at + 1..];
         }
         let whole = |at: usize| {
             let group = &features[at * GROUP..(at + 1) * GROUP];
