@@ -3,6 +3,7 @@
 //! One store of chunks for each proxy, space and application, below the state folder. Without it a push sends more bytes,
 //! never other content. Every chunk is verified when it is read, so nothing is synced. A push out of a store has that store in its place.
 
+use std::convert::Infallible;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -15,7 +16,7 @@ use crate::store::{self, Store, StoreReader};
 use delta::compression::{Compressor, LEVEL_FAST};
 use disk::files::{self, Durability, Lock};
 use format::manifest::SegmentIndex;
-use format::pack::{FrameEnd, FrameKind, Framer, split};
+use format::pack::{Frame, FrameEnd, FrameKind, Framer, split};
 use format::recipe::ChunkRef;
 use ground::ids::ChunkId;
 
@@ -165,12 +166,21 @@ impl ChunkCache {
 
     /// Adds chunks that follow one another in `plain`; leaves out those that `plain` does not have whole. A failure is logged only.
     pub fn add(&self, chunks: &[ChunkRef], plain: &[u8]) {
-        let Self::Kept(kept) = self else { return };
-        let Some(store) = kept.store.get() else { return };
+        let Self::Kept(_) = self else { return };
         let mut compressor = Compressor::new(LEVEL_FAST);
         let framer = Framer::new(FrameKind::Content, FrameEnd::Below, &mut compressor);
         let parts = chunks.iter().copied().zip(split(plain, chunks.iter().map(|chunk| &chunk.bytes)));
-        if let Err(error) = framer.frame_all(parts, |frame| store.append(&frame).map(drop)) {
+        let Ok(()) = framer.frame_all(parts, |frame| {
+            self.add_frame(&frame);
+            Ok::<_, Infallible>(())
+        });
+    }
+
+    /// Adds a frame of chunks as it is. A failure is logged only.
+    pub fn add_frame(&self, frame: &Frame) {
+        let Self::Kept(kept) = self else { return };
+        let Some(store) = kept.store.get() else { return };
+        if let Err(error) = store.append(frame) {
             tracing::debug!(%error, "pushed chunks are not cached");
         }
     }

@@ -12,10 +12,11 @@ use delta::compression::{self, Codec, Compressor};
 use delta::patch;
 use delta::probe;
 use delta::rsync::{Matcher, Signature};
+use format::pack::{Frame, FrameKind};
 use format::recipe::ChunkRef;
 use ground::limits::PARCEL_BASIS_MAX;
 use ground::poison::Unpoisoned as _;
-use protocol::wire::{self, Basis, FromAgent, Parcel, Section};
+use protocol::wire::{Basis, FromAgent, Parcel, Section};
 
 /// A batch, encoded.
 #[derive(Debug)]
@@ -119,17 +120,20 @@ impl<'a> Encoder<'a> {
         let mut plain = std::mem::take(&mut self.plain);
         plain.clear();
         batch.chunks.iter().try_for_each(|located| located.read_verified(&mut self.last, &mut plain))?;
-        let lengths: Vec<u32> = batch.chunks.iter().map(|located| located.chunk.bytes).collect();
+        let chunks: Vec<ChunkRef> = batch.chunks.iter().map(|located| located.chunk).collect();
         let mut explained =
             if self.explain { explain::of_batch(&batch, &plain, self.cached.as_mut()) } else { Vec::new() };
         let (message, payload) = match batch.encoding {
-            Encoding::Frames { level } => self.frame(lengths, &plain, level),
-            Encoding::Parcels { level } => self.parcel(lengths, &plain, batch.matches, level),
+            Encoding::Frames { level } => (self.frame(chunks, &plain, level), Vec::new()),
+            Encoding::Parcels { level } => {
+                let lengths = chunks.iter().map(|chunk| chunk.bytes).collect();
+                let message = self.parcel(lengths, &plain, batch.matches, level);
+                if let Some(cache) = self.cache {
+                    cache.add(&chunks, &plain);
+                }
+                message
+            }
         };
-        if let Some(cache) = self.cache {
-            let chunks: Vec<ChunkRef> = batch.chunks.iter().map(|located| located.chunk).collect();
-            cache.add(&chunks, &plain);
-        }
         let mut encoded = EncodedBatch { message, payload, plain: plain.len() as u64, explained: Vec::new() };
         explain::settle(&mut explained, encoded.bytes() as u64);
         encoded.explained = explained;
@@ -137,13 +141,18 @@ impl<'a> Encoder<'a> {
         Ok(encoded)
     }
 
-    fn frame(&mut self, lengths: Vec<u32>, plain: &[u8], level: i32) -> Message {
+    /// Makes the frame that the proxy will store; the cache takes it as it is.
+    fn frame(&mut self, chunks: Vec<ChunkRef>, plain: &[u8], level: i32) -> FromAgent {
         if self.compressor.as_ref().is_none_or(|(made, _)| *made != level) {
             self.compressor = Some((level, Compressor::new(level)));
         }
         let (_, compressor) = self.compressor.as_mut().expect("just made");
         let (codec, payload) = compressor.compress(plain);
-        (FromAgent::Chunks(wire::Batch { codec, lengths, payload }), Vec::new())
+        let frame = Frame { kind: FrameKind::Content, codec, chunks, payload };
+        if let Some(cache) = self.cache {
+            cache.add_frame(&frame);
+        }
+        FromAgent::Chunks(frame.into())
     }
 
     fn parcel(&mut self, lengths: Vec<u32>, plain: &[u8], matches: Vec<Match>, level: i32) -> Message {
