@@ -68,7 +68,7 @@ pub enum Error {
         known: Vec<&'static str>,
     },
     /// A text that is no link.
-    #[error("`{text}` is no link like 20mbit,50ms: {reason}")]
+    #[error("`{text}` is no link like 20mbit/50ms: {reason}")]
     Link {
         /// The given text.
         text: String,
@@ -99,6 +99,42 @@ pub enum Error {
         /// The system's error.
         source: io::Error,
     },
+    /// A socket between the tools' two sides.
+    #[error("could not {action}: {source}")]
+    Socket {
+        /// The failed action.
+        action: &'static str,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// whit did not deliver what was pushed.
+    #[error("the release {release} was pushed, and is not at its destination after {seconds} s")]
+    Undelivered {
+        /// Its id.
+        release: String,
+        /// The seconds since the push.
+        seconds: u64,
+    },
+    /// A report that cannot be the baseline of this one.
+    #[error("{path} cannot be the baseline: {reason}")]
+    Baseline {
+        /// The file.
+        path: String,
+        /// In a clause.
+        reason: &'static str,
+    },
+    /// A text that is no share.
+    #[error("`{text}` is no share like 10%")]
+    Share {
+        /// The given text.
+        text: String,
+    },
+    /// Figures that are worse than those of the baseline.
+    #[error("worse than the baseline: {}", .figures.join("; "))]
+    Worse {
+        /// In a clause each.
+        figures: Vec<String>,
+    },
     /// The user stopped it.
     #[error("interrupted")]
     Interrupted,
@@ -112,14 +148,19 @@ faulty! {
     Self::Start { program, source } => Fault::of_io(source),
         format!("install {program}, or leave it out with --skip");
     Self::Wan { source, .. } => Fault::of_io(source),
-        "--wan needs Linux, root, /dev/net/tun and the `ip` program; without it, --link predicts";
+        "emulated links need Linux, root, /dev/net/tun and the `ip` program; --links loopback needs none of them";
     Self::Program { .. } | Self::Unreadable { .. } | Self::Differs { .. } => Fault::Retry,
         "leave the tool out with --skip, or run what it was asked to do by hand (docs/BENCHMARKS.md)";
-    Self::Plot { .. } => Fault::Retry;
+    Self::Undelivered { .. } | Self::Plot { .. } => Fault::Retry;
+    Self::Socket { source, .. } => Fault::of_io(source);
+    Self::Worse { .. } => Fault::Retry,
+        "measure again on a quiet machine with --rounds 3; if it is meant to be so, make this run's --json the baseline";
+    Self::Baseline { .. } => Fault::Input, "make one with --json, of the same OLD and NEW";
+    Self::Share { .. } => Fault::Input, "write a number from 0 with %";
     Self::Kind { .. } => Fault::Input, "take it out of the release";
     Self::Mixed { .. } => Fault::Input, "give two files or two directories";
     Self::Tool { known, .. } => Fault::Input, format!("known are {}", known.join(", "));
-    Self::Link { .. } => Fault::Input, "write rate, round trip time, loss: 100mbit,50ms,0.5%";
+    Self::Link { .. } => Fault::Input, "write `loopback`, or rate, round trip time, loss: 100mbit/50ms/0.5%";
     Self::Report { .. } => Fault::Input;
     Self::Interrupted => Fault::Interrupted, "nothing was left behind; run the command again";
 }

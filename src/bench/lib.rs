@@ -1,19 +1,23 @@
 //! The benchmark harness: whit beside the tools that people use today, on the same two releases.
 //!
-//! One run copies both releases, runs each tool in the situations that it knows, and makes a [`Report`].
+//! One run copies both releases, counts each tool's bytes in the situations that it knows, times those that people would use
+//! over each link, and makes a [`Report`].
 //! Tools are real programs, whit too; a tool that is missing is reported as missing, one that fails as
 //! failed, and the others are measured nevertheless. What each figure means is in docs/BENCHMARKS.md.
 //! Everything happens in one temporary folder, which goes with the run.
 
 mod error;
+mod case;
 mod measurement;
 mod process;
 mod input;
-mod prediction;
+mod link;
+mod outcome;
+mod race;
+mod hosts;
 mod report;
 mod plot;
 mod tools;
-mod wan;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -21,16 +25,20 @@ use std::path::{Path, PathBuf};
 use disk::files::OnPath;
 use ground::monitor::Monitor;
 
+pub use self::case::Case;
 pub use self::error::{Error, Result};
 pub use self::input::Size;
-pub use self::measurement::{Counts, Load, Measurement, Situations};
+pub use self::link::Link;
+pub use self::measurement::{Load, Measurement, Saving, Situations};
+pub use self::outcome::{Outcome, Row};
 pub use self::plot::draw;
-pub use self::prediction::LinkSpec;
 pub use self::process::Stop;
-pub use self::report::{Leg, Outcome, Report, Row};
-pub use self::table::{Table, markdown, tools as tools_table, wan as wan_table};
+pub use self::race::{Best, Judgement, LinkReport, Race, Transfer};
+pub use self::report::Report;
+pub use self::table::{TITLES, Table, links as links_tables, markdown, tools as tools_table};
 pub use self::tools::{Tool, names, select};
 
+use self::hosts::Hosts;
 use self::input::Input;
 use self::tools::Ground;
 
@@ -47,20 +55,18 @@ pub struct Options {
     pub tools: Vec<Tool>,
     /// The number of runs of each.
     pub rounds: u32,
-    /// The link to predict for.
-    pub link: Option<LinkSpec>,
-    /// True if whit and rsync are run over an emulation of the link, instead of all tools over loopback.
-    pub wan: bool,
+    /// The links over which tools are timed, in the order of tables.
+    pub links: Vec<Link>,
     /// A file that keeps peers' figures from one benchmark of the same input to the next.
     pub peers: Option<PathBuf>,
     /// The program whose pushes are measured: whit.
     pub whit: PathBuf,
 }
 
-/// Runs a benchmark. Blocks, for minutes with slow tools.
+/// Runs a benchmark: first the bytes of all tools, then seconds over each link. Blocks, for minutes with slow tools or links.
 ///
 /// # Errors
-/// The releases cannot be read, there is no room for copies of them, the emulated link cannot be built, or
+/// The releases cannot be read, there is no room for copies of them, an emulated link cannot be built, or
 /// the user stopped it. A tool that fails is no error.
 pub fn run(options: &Options, stop: &Stop, monitor: &dyn Monitor) -> Result<Report> {
     let work = tempfile::Builder::new().prefix("whit-bench-").tempdir();
@@ -69,6 +75,7 @@ pub fn run(options: &Options, stop: &Stop, monitor: &dyn Monitor) -> Result<Repo
     std::fs::create_dir(&stage).on("create", &stage)?;
     monitor.note("copying both releases");
     let input = Input::stage(&options.old, &options.new, &stage, stop)?;
+    let run = Run { options, input: &input, work: work.path(), stop, monitor };
     let mut report = Report {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         name: options.name.clone(),
@@ -77,29 +84,16 @@ pub fn run(options: &Options, stop: &Stop, monitor: &dyn Monitor) -> Result<Repo
         new: input.new.size,
         rounds: options.rounds,
         processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        link: options.link,
         tools: Vec::new(),
-        wan: Vec::new(),
+        saved: std::collections::BTreeMap::new(),
+        links: Vec::new(),
     };
-    if let (true, Some(link)) = (options.wan, options.link) {
-        monitor.note(&format!("whit and rsync over {link}"));
-        report.wan = wan::race(link, stop, &input, work.path(), &options.whit)?;
-        return Ok(report);
-    }
-    let known = match &options.peers {
-        Some(path) => Report::read_if_there(path)?.filter(|known| known.digest == input.digest),
-        None => None,
-    };
-    for tool in &options.tools {
-        let earlier = known.as_ref().and_then(|known| known.measured(tool.name)).filter(|_| !tool.is_whit());
-        let outcome = match earlier {
-            Some(found) => Outcome::Measured(Box::new(found.clone())),
-            None => measure(tool, options, &input, work.path(), stop, monitor)?,
-        };
-        report.tools.push(Row { tool: tool.name.to_owned(), outcome });
-        if let Some(path) = &options.peers {
-            keep_peers(&report, known.as_ref(), path)?;
-        }
+    run.count(&mut report)?;
+    report.judge_bytes();
+    for link in &options.links {
+        let tools = run.race(*link)?;
+        let judged = LinkReport::new(*link, tools, |case| report.logical_bytes(case));
+        report.links.push(judged);
     }
     Ok(report)
 }
@@ -115,37 +109,84 @@ fn keep_peers(report: &Report, known: Option<&Report>, path: &Path) -> Result<()
     all.write_peers(path)
 }
 
-/// Runs one tool in all rounds.
-fn measure(
-    tool: &Tool,
-    options: &Options,
-    input: &Input,
-    work: &Path,
-    stop: &Stop,
-    monitor: &dyn Monitor,
-) -> Result<Outcome> {
-    if let Some(program) = tool.missing_program() {
-        return Ok(Outcome::Missing { program: program.to_owned() });
-    }
-    let input_bytes_max = tool.input_bytes_max;
-    if input.old.size.bytes.max(input.new.size.bytes) > input_bytes_max {
-        return Ok(Outcome::PassedOver { input_bytes_max });
-    }
-    let mut rounds = Vec::new();
-    for round in 1..=options.rounds {
-        stop.check()?;
-        monitor.note(&format!("{}, round {round} of {}", tool.name, options.rounds));
-        let folder =
-            tempfile::Builder::new().prefix(tool.name).tempdir_in(work).on("create a folder in", work)?;
-        let ground = Ground { stop, input, work: folder.path(), whit: &options.whit };
-        match (tool.measure)(&ground) {
-            Ok(situations) => rounds.push(situations),
-            Err(Error::Interrupted) => return Err(Error::Interrupted),
-            Err(error) => {
-                stop.check()?;
-                return Ok(Outcome::Failed { reason: error.to_string() });
+/// A benchmark that runs.
+struct Run<'a> {
+    options: &'a Options,
+    input: &'a Input,
+    work: &'a Path,
+    stop: &'a Stop,
+    monitor: &'a dyn Monitor,
+}
+
+impl Run<'_> {
+    /// Counts the bytes of all tools over loopback, or takes them from an earlier run.
+    fn count(&self, report: &mut Report) -> Result<()> {
+        let known = match &self.options.peers {
+            Some(path) => Report::read_if_there(path)?.filter(|known| known.digest == self.input.digest),
+            None => None,
+        };
+        let hosts = Hosts::open(Link::Loopback, self.stop)?;
+        for tool in &self.options.tools {
+            let Some(measure) = tool.measure else { continue };
+            let known_peer = known.as_ref().filter(|_| !tool.is_whit());
+            let outcome = match known_peer.and_then(|known| known.measured(tool.name)) {
+                Some(found) => Outcome::Measured(Box::new(found.clone())),
+                None => self.rounds(tool, &hosts, measure, Situations::median)?,
+            };
+            report.tools.push(Row { tool: tool.name.to_owned(), outcome });
+            if let Some(path) = &self.options.peers {
+                keep_peers(report, known.as_ref(), path)?;
             }
         }
+        Ok(())
     }
-    Ok(Outcome::Measured(Box::new(Situations::median(&rounds))))
+
+    /// Times the tools that people would use over one link.
+    fn race(&self, link: Link) -> Result<Vec<Row<Race>>> {
+        let racers = || self.options.tools.iter().filter_map(|tool| Some((tool, tool.race?)));
+        if racers().next().is_none() {
+            return Ok(Vec::new());
+        }
+        self.monitor.note(&format!("over {link}"));
+        let hosts = Hosts::open(link, self.stop)?;
+        let run = |(tool, race): (&Tool, _)| {
+            let outcome = self.rounds(tool, &hosts, race, race::median)?;
+            Ok(Row { tool: tool.name.to_owned(), outcome })
+        };
+        racers().map(run).collect()
+    }
+
+    /// Runs one tool in all rounds.
+    fn rounds<T>(
+        &self,
+        tool: &Tool,
+        hosts: &Hosts,
+        run: fn(&Ground<'_>) -> Result<T>,
+        median: fn(&[T]) -> T,
+    ) -> Result<Outcome<T>> {
+        let Self { options, input, work, stop, monitor } = *self;
+        if let Some(program) = tool.missing_program() {
+            return Ok(Outcome::Missing { program: program.to_owned() });
+        }
+        let input_bytes_max = tool.input_bytes_max;
+        if input.old.size.bytes.max(input.new.size.bytes) > input_bytes_max {
+            return Ok(Outcome::PassedOver { input_bytes_max });
+        }
+        let mut rounds = Vec::new();
+        for round in 1..=options.rounds {
+            stop.check()?;
+            monitor.note(&format!("{}, round {round} of {}", tool.name, options.rounds));
+            let folder =
+                tempfile::Builder::new().prefix(tool.name).tempdir_in(work).on("create a folder in", work)?;
+            match run(&Ground { stop, input, hosts, work: folder.path(), whit: &options.whit }) {
+                Ok(figures) => rounds.push(figures),
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                Err(error) => {
+                    stop.check()?;
+                    return Ok(Outcome::Failed { reason: error.to_string() });
+                }
+            }
+        }
+        Ok(Outcome::Measured(Box::new(median(&rounds))))
+    }
 }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::case::Case;
+
 /// Processor time and memory of one side.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Load {
@@ -12,6 +14,12 @@ pub struct Load {
 }
 
 impl Load {
+    /// Returns the processor time since `before`, and the peak of all time.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self { cpu_seconds: self.cpu_seconds - before.cpu_seconds, ..self }
+    }
+
     /// Adds another process of the same side.
     pub fn add(&mut self, other: Self) {
         self.cpu_seconds += other.cpu_seconds;
@@ -58,20 +66,23 @@ impl Measurement {
     }
 }
 
-fn median_load(loads: impl Iterator<Item = Load> + Clone) -> Option<Load> {
+/// Returns the median of each number by itself; `None` without loads.
+pub fn median_load(loads: impl Iterator<Item = Load> + Clone) -> Option<Load> {
     Some(Load {
         cpu_seconds: middle_time(loads.clone().map(|load| load.cpu_seconds))?,
         peak_bytes: middle(loads.map(|load| load.peak_bytes))?,
     })
 }
 
-fn middle<T: Ord + Copy>(values: impl Iterator<Item = T>) -> Option<T> {
+/// Returns the median, of an even number the lower of the two in the middle.
+pub fn middle<T: Ord + Copy>(values: impl Iterator<Item = T>) -> Option<T> {
     let mut values: Vec<T> = values.collect();
     values.sort_unstable();
     values.get(values.len().saturating_sub(1) / 2).copied()
 }
 
-fn middle_time(values: impl Iterator<Item = f64>) -> Option<f64> {
+/// Returns the median of times, as [`middle`].
+pub fn middle_time(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len().saturating_sub(1) / 2).copied()
@@ -95,6 +106,22 @@ pub struct Situations {
 }
 
 impl Situations {
+    /// Returns the figures of a case that has some.
+    pub fn of(&self, case: Case) -> Option<Measurement> {
+        match case {
+            Case::First => self.first,
+            Case::Fresh => self.fresh,
+            Case::Kept => self.kept,
+            Case::Pull | Case::Update => None,
+        }
+    }
+
+    /// Returns a peer's bytes that compare with whit's in a case: a peer that remembers nothing also serves who does.
+    pub fn bytes_beside(&self, case: Case) -> Option<u64> {
+        let run = self.of(case).or(if case == Case::Kept { self.fresh } else { None });
+        run.map(|run| run.bytes())
+    }
+
     /// Returns the medians of several rounds.
     pub fn median(rounds: &[Self]) -> Self {
         let of = |pick: fn(&Self) -> Option<Measurement>| {
@@ -109,8 +136,25 @@ impl Situations {
     }
 }
 
+/// What a transfer saved. The one definition: docs/RECEIPT.md.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saving {
+    /// Logical bytes of the release less bytes on the wire, both ways. Negative where more crossed.
+    pub bytes: i64,
+    /// Bytes on the wire of the peer that has the least, less these.
+    pub beside_best: Option<i64>,
+}
+
+impl Saving {
+    /// Returns what was saved of `logical_bytes`, and of the best peer's bytes.
+    pub fn of(wire_bytes: u64, logical_bytes: u64, best_peer: Option<u64>) -> Self {
+        let less = |bytes: u64| i64::try_from(i128::from(bytes) - i128::from(wire_bytes)).unwrap_or(i64::MIN);
+        Self { bytes: less(logical_bytes), beside_best: best_peer.map(less) }
+    }
+}
+
 /// The traffic in one direction of a link.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Packets that arrived.
     pub packets: u64,

@@ -130,10 +130,22 @@ impl Running {
     }
 
     /// Starts a program whose output another reads.
-    fn start_piped(stop: &Stop, command: &mut Command) -> Result<(Self, Stdio)> {
+    ///
+    /// # Errors
+    /// As [`Running::start`].
+    pub fn start_piped(stop: &Stop, command: &mut Command) -> Result<(Self, Stdio)> {
+        let (running, pipe) = Self::start_reading(stop, command)?;
+        Ok((running, pipe.into()))
+    }
+
+    /// Starts a program whose output the caller reads.
+    ///
+    /// # Errors
+    /// As [`Running::start`].
+    pub fn start_reading(stop: &Stop, command: &mut Command) -> Result<(Self, ChildStdout)> {
         let mut running = Self::spawn(stop, command.stdout(Stdio::piped()))?;
         let pipe = running.child.stdout.take().expect("it was asked for");
-        Ok((running, pipe.into()))
+        Ok((running, pipe))
     }
 
     /// Starts a program whose standard output is the caller's choice already.
@@ -204,7 +216,26 @@ impl Running {
     ///
     /// # Errors
     /// The program failed, or the user stopped it.
-    pub fn wait(mut self) -> Result<Ended> {
+    pub fn wait(self) -> Result<Ended> {
+        let program = self.program.clone();
+        let (ended, used, err) = self.outlast()?;
+        if !used.status.success() {
+            let output = end_of(if err.trim().is_empty() { &ended.out } else { &err });
+            return Err(Error::Program { program, status: used.status.to_string(), output });
+        }
+        Ok(ended)
+    }
+
+    /// Waits for the end of a server that may call a client's goodbye a failure.
+    ///
+    /// # Errors
+    /// The user stopped it.
+    pub fn wait_for_server(self) -> Result<Ended> {
+        self.outlast().map(|(ended, ..)| ended)
+    }
+
+    /// Waits for the end, good or bad; returns the figures, the end, and standard error.
+    fn outlast(mut self) -> Result<(Ended, wait4::ResUse, String)> {
         let used = self.reap().map_err(|source| Error::Start { program: self.program.clone(), source })?;
         let wall_seconds = self.started.elapsed().as_secs_f64();
         let text = |thread: Option<JoinHandle<String>>| {
@@ -212,16 +243,9 @@ impl Running {
         };
         let (out, err) = (text(self.out.take()), text(self.err.take()));
         self.stop.check()?;
-        if !used.status.success() {
-            let output = end_of(if err.trim().is_empty() { &out } else { &err });
-            return Err(Error::Program {
-                program: self.program.clone(),
-                status: used.status.to_string(),
-                output,
-            });
-        }
         let cpu_seconds = (used.rusage.utime + used.rusage.stime).as_secs_f64();
-        Ok(Ended { wall_seconds, load: Load { cpu_seconds, peak_bytes: used.rusage.maxrss }, out })
+        let load = Load { cpu_seconds, peak_bytes: used.rusage.maxrss };
+        Ok((Ended { wall_seconds, load, out }, used, err))
     }
 
     /// Waits, and takes the process off the list before its id can be another's.

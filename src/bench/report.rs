@@ -1,13 +1,16 @@
 //! The report of a benchmark, as `whit bench --json` prints it and `--peers` keeps it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::case::Case;
 use super::error::{Error, Result};
 use super::input::Size;
-use super::measurement::{Counts, Situations};
-use super::prediction::LinkSpec;
+use super::measurement::{Saving, Situations};
+use super::outcome::Row;
+use super::race::{LinkReport, WHIT};
 use disk::files;
 
 /// A report of all tools takes some 20 KB.
@@ -30,62 +33,14 @@ pub struct Report {
     pub rounds: u32,
     /// Processors of the machine.
     pub processors: usize,
-    /// The link that times are predicted for, or measured over.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub link: Option<LinkSpec>,
     /// One row for each tool, in the order of tables.
-    pub tools: Vec<Row>,
-    /// The runs over the emulated link, in order.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub wan: Vec<Leg>,
-}
-
-/// One tool's figures, or why there are none.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Row {
-    /// The tool's name.
-    pub tool: String,
-    /// Its outcome.
-    #[serde(flatten)]
-    pub outcome: Outcome,
-}
-
-/// The outcome of running a tool.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "outcome", rename_all = "kebab-case")]
-pub enum Outcome {
-    /// It ran.
-    Measured(Box<Situations>),
-    /// A program is not installed.
-    Missing {
-        /// Its name.
-        program: String,
-    },
-    /// The input is too large for the tool.
-    PassedOver {
-        /// The most bytes for it.
-        input_bytes_max: u64,
-    },
-    /// It failed.
-    Failed {
-        /// The error's text.
-        reason: String,
-    },
-}
-
-/// One tool's run over the emulated link.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Leg {
-    /// Its name.
-    pub name: String,
-    /// The time from the program's start to its end.
-    pub seconds: f64,
-    /// The traffic from the agent's side.
-    pub up: Counts,
-    /// The traffic to it.
-    pub down: Counts,
-    /// Round trips, if known.
-    pub round_trips: Option<u32>,
+    pub tools: Vec<Row<Situations>>,
+    /// What whit saved by the bytes of `tools`.
+    #[serde(default)]
+    pub saved: BTreeMap<Case, Saving>,
+    /// Seconds over each link, in the order of the command line.
+    #[serde(default)]
+    pub links: Vec<LinkReport>,
 }
 
 impl Report {
@@ -111,19 +66,32 @@ impl Report {
     /// The file cannot be written.
     pub fn write_peers(&self, path: &Path) -> Result<()> {
         let mut peers = self.clone();
-        peers.tools.retain(|row| row.tool != "whit" && matches!(row.outcome, Outcome::Measured(_)));
-        peers.wan.clear();
-        peers.link = None;
+        peers.tools.retain(|row| row.tool != WHIT && row.outcome.figures().is_some());
+        peers.saved.clear();
+        peers.links.clear();
         let text = serde_json::to_string_pretty(&peers).expect("reports are plain words and numbers");
         Ok(files::publish(path, text.as_bytes(), 0o644)?)
     }
 
     /// Returns the figures of a tool, where it was measured.
     pub fn measured(&self, tool: &str) -> Option<&Situations> {
-        self.tools.iter().filter(|row| row.tool == tool).find_map(|row| match &row.outcome {
-            Outcome::Measured(situations) => Some(&**situations),
-            _ => None,
-        })
+        self.tools.iter().find(|row| row.tool == tool)?.outcome.figures()
+    }
+
+    /// Works out what whit saved by the bytes of all tools.
+    pub fn judge_bytes(&mut self) {
+        let of = |case| {
+            let least = self.tools.iter().filter(|row| row.tool != WHIT);
+            let least = least.filter_map(|row| row.outcome.figures()?.bytes_beside(case)).min();
+            let whit = self.measured(WHIT)?.of(case)?.bytes();
+            Some((case, Saving::of(whit, self.logical_bytes(case), least)))
+        };
+        self.saved = Case::ALL.into_iter().filter_map(of).collect();
+    }
+
+    /// Returns the bytes of the release that a case brings.
+    pub fn logical_bytes(&self, case: Case) -> u64 {
+        if case == Case::First { self.old.bytes } else { self.new.bytes }
     }
 }
 
@@ -136,9 +104,12 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Report> {
 pub mod sample {
     //! A report made up for tests.
 
-    use super::{Outcome, Report, Row};
+    use std::collections::BTreeMap;
+
+    use super::Report;
     use crate::input::Size;
     use crate::measurement::{Load, Measurement, Situations};
+    use crate::outcome::{Outcome, Row};
 
     /// Returns a run of this many bytes.
     pub fn run(up_bytes: u64, down_bytes: u64) -> Measurement {
@@ -167,16 +138,16 @@ pub mod sample {
             new: Size { files: 3, bytes: 1_234_567 },
             rounds: 1,
             processors: 2,
-            link: None,
             tools: vec![
                 row("whit", Outcome::Measured(Box::new(whit))),
                 row("rsync-acz", Outcome::Measured(Box::new(fresh(run(45_000, 5_000))))),
                 row("zstd-3", Outcome::Measured(Box::new(kept))),
                 row("borg", Outcome::Missing { program: "borg".to_owned() }),
-                row("bsdiff", Outcome::PassedOver { input_bytes_max: 1_000_000 }),
+                row("bsdiff", Outcome::PassedOver { input_bytes_max: 1 << 20 }),
                 row("zsync", Outcome::Failed { reason: "it broke".to_owned() }),
             ],
-            wan: Vec::new(),
+            saved: BTreeMap::new(),
+            links: Vec::new(),
         }
     }
 }

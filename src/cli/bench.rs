@@ -12,16 +12,16 @@ use super::progress::waiting;
 use super::serve::listen_for;
 use crate::net::blocking;
 use ground::faults::Fault;
-use whit_bench::{LinkSpec, Options, Report, Stop};
+use whit_bench::{Link, Options, Report, Stop};
 
 const HELP: &str = "\
-Copies OLD and NEW into a temporary folder, runs whit and every tool that is installed on the copies over \
-loopback, and counts the bytes in both directions, round trips, processor time, memory and time. Nothing \
-leaves the machine. docs/BENCHMARKS.md defines what is counted for each tool.
+Copies OLD and NEW into a temporary folder, runs whit and every tool that is installed on the copies, and counts \
+bytes in both directions, round trips, processor time and memory. Then times whit, rsync, rsync over ssh and tar through \
+zstd over each of --links. Nothing leaves the machine. docs/BENCHMARKS.md defines what is counted for each tool.
 
   whit bench ./v1 ./v2 --plot bench.svg
-  whit bench ./v1 ./v2 --only whit,rsync-az --rounds 3 --link 20mbit,50ms
-  sudo whit bench ./v1 ./v2 --wan --link 100mbit,50ms,0.5%";
+  whit bench ./v1 ./v2 --only whit,rsync-az --rounds 3
+  sudo whit bench ./v1 ./v2 --links loopback,100mbit/20ms,20mbit/50ms/0.5%";
 
 /// Measure whit beside the tools that people use today.
 #[derive(Debug, Args)]
@@ -44,20 +44,18 @@ pub struct BenchArgs {
     /// Run each tool this many times, and report medians.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = rounds())]
     rounds: u32,
-    /// Predict the time over a link: rate, round trip time, loss, like 20mbit,50ms or 100mbit,50ms,0.5%.
-    #[arg(long)]
-    link: Option<LinkSpec>,
-    /// Run whit and rsync over an emulation of the link instead; needs Linux and root.
-    #[arg(long, requires = "link")]
-    wan: bool,
+    /// Time whit and what people would use instead over these links: loopback, or emulated ones (rate, round trip time, loss),
+    /// which need Linux and root.
+    #[arg(long, value_name = "LINKS", value_delimiter = ',', default_value = "loopback")]
+    links: Vec<Link>,
     /// Draw the bytes into an SVG file.
-    #[arg(long, value_name = "FILE", conflicts_with = "wan")]
+    #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
     /// Reuse the other tools' figures for this input from this file, and store new ones in it.
-    #[arg(long, value_name = "FILE", conflicts_with = "wan")]
+    #[arg(long, value_name = "FILE")]
     peers: Option<PathBuf>,
     /// Measure nothing: print the tables of reports written by --json as Markdown.
-    #[arg(long, value_name = "REPORT", num_args = 1.., conflicts_with_all = ["old", "wan", "plot", "peers"])]
+    #[arg(long, value_name = "REPORT", num_args = 1.., conflicts_with_all = ["old", "links", "plot", "peers"])]
     markdown: Vec<PathBuf>,
 }
 
@@ -91,8 +89,7 @@ pub async fn run(arguments: BenchArgs, output: &Output) -> Result<(), Error> {
         new,
         tools: whit_bench::select(&arguments.only, &arguments.skip)?,
         rounds: arguments.rounds,
-        link: arguments.link,
-        wan: arguments.wan,
+        links: arguments.links,
         peers: arguments.peers,
         whit,
     };
@@ -131,16 +128,21 @@ fn text(report: &Report) -> String {
     let size = |size: &whit_bench::Size| {
         format!("{} in {} files", output::bytes(size.bytes), output::count(size.files))
     };
-    let link = report.link.map(|link| format!("over {link}\n")).unwrap_or_default();
-    let text = format!("{}: {}, after {}\n{link}", report.name, size(&report.new), size(&report.old));
     let show = |table: &whit_bench::Table| {
         let (heads, rows) = table.split_first().expect("a table has heads");
         let heads: Vec<&str> = heads.iter().map(String::as_str).collect();
         output::table(&heads, rows)
     };
-    if !report.wan.is_empty() {
-        return format!("{text}\n{}", show(&whit_bench::wan_table(&report.wan)));
+    let mut parts = vec![format!("{}: {}, after {}", report.name, size(&report.new), size(&report.old))];
+    let (bytes, mut words) = whit_bench::tools_table(report);
+    if bytes.len() > 1 {
+        parts.push(show(&bytes));
     }
-    let (table, words) = whit_bench::tools_table(report);
-    format!("{text}\n{}\n\n{}", show(&table), words.join("\n"))
+    let (tables, more) = whit_bench::links_tables(report);
+    for (title, table) in whit_bench::TITLES.iter().zip(&tables).filter(|(_, table)| table.len() > 1) {
+        parts.push(format!("{title}:\n{}", show(table)));
+    }
+    words.extend(more.into_iter().filter(|sentence| !words.contains(sentence)).collect::<Vec<_>>());
+    parts.push(words.join("\n"));
+    parts.join("\n\n")
 }

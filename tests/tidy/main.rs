@@ -35,8 +35,8 @@ const ROOMS: [(&str, &[&str]); 13] = [
     ("miniz_oxide", &["recode/deflate/inflater.rs", "recode/deflate/miniz.rs"]),
     ("zlib_rs", &["recode/deflate/rust.rs"]),
     ("liblzma", &["recode/codec/lzma.rs"]),
-    ("plotters", &["bench/plot.rs"]),
-    ("tun_rs", &["bench/wan/device.rs"]),
+    ("plotters", &["bench/plot/"]),
+    ("tun_rs", &["bench/hosts/device.rs"]),
     ("wait4", &["bench/process.rs"]),
 ];
 /// Marks of unfinished work.

@@ -6,6 +6,7 @@ mod archive;
 mod fetch;
 mod ground;
 mod patch;
+mod race;
 mod repository;
 mod rsync;
 mod web;
@@ -15,10 +16,9 @@ use std::path::PathBuf;
 
 use super::error::{Error, Result};
 use super::measurement::Situations;
+use super::race::{Race, WHIT};
 
 pub use self::ground::Ground;
-pub use self::rsync::{Daemon, client as rsync_client, transferred as rsync_transferred};
-pub use self::whit::{Proxy, Push};
 
 /// A tool.
 #[derive(Debug, Clone, Copy)]
@@ -29,8 +29,10 @@ pub struct Tool {
     pub programs: &'static [&'static str],
     /// The most bytes of a release; for larger ones it would take hours, or all memory.
     pub input_bytes_max: u64,
-    /// Runs it once in each situation that it supports.
-    pub measure: fn(&Ground<'_>) -> Result<Situations>,
+    /// Counts its bytes, over loopback, once in each situation that it supports.
+    pub measure: Option<fn(&Ground<'_>) -> Result<Situations>>,
+    /// Runs it over a link, once in each case: what people would use to bring a release there.
+    pub race: Option<fn(&Ground<'_>) -> Result<Race>>,
 }
 
 const ANY: u64 = u64::MAX;
@@ -41,39 +43,54 @@ const SLOW_BYTES_MAX: u64 = 128 * MIB;
 const SUFFIX_BYTES_MAX: u64 = 48 * MIB;
 
 /// All tools, in the order of tables.
-pub const TOOLS: [Tool; 17] = [
-    tool("whit", &[], ANY, whit::measure),
-    tool("rsync-a", &["rsync"], ANY, rsync::plain),
-    tool("rsync-az", &["rsync"], ANY, rsync::compressed),
-    tool("rsync-acz", &["rsync"], ANY, rsync::checksums),
-    tool("rsync-fuzzy", &["rsync"], ANY, rsync::fuzzy),
-    tool("casync", &["casync"], ANY, repository::casync),
-    tool("casync-16k", &["casync"], ANY, repository::casync_small),
-    tool("zsync", &["zsync", "zsyncmake"], ANY, fetch::zsync),
-    tool("bita", &["bita"], ANY, fetch::bita),
-    tool("restic", &["restic"], ANY, repository::restic),
-    tool("borg", &["borg"], ANY, repository::borg),
-    tool("rdiff", &["rdiff", "zstd"], ANY, patch::rdiff),
-    tool("tar", &["tar", "zstd"], ANY, archive::upload),
-    tool("zstd-3", &["zstd"], ANY, patch::zstd_fast),
-    tool("zstd-19", &["zstd"], SLOW_BYTES_MAX, patch::zstd_best),
-    tool("xdelta3", &["xdelta3"], ANY, patch::xdelta3),
-    tool("bsdiff", &["bsdiff", "bspatch"], SUFFIX_BYTES_MAX, patch::bsdiff),
+pub const TOOLS: [Tool; 18] = [
+    tool(WHIT, &[], whit::measure).over_links(race::whit::run),
+    tool("rsync-a", &["rsync"], rsync::plain).over_links(race::rsync::plain),
+    tool("rsync-az", &["rsync"], rsync::compressed).over_links(race::rsync::compressed),
+    Tool {
+        name: "rsync-ssh",
+        programs: &["rsync", "ssh", "ssh-keygen", "sshd"],
+        input_bytes_max: ANY,
+        measure: None,
+        race: Some(race::ssh::run),
+    },
+    tool("rsync-acz", &["rsync"], rsync::checksums),
+    tool("rsync-fuzzy", &["rsync"], rsync::fuzzy),
+    tool("casync", &["casync"], repository::casync),
+    tool("casync-16k", &["casync"], repository::casync_small),
+    tool("zsync", &["zsync", "zsyncmake"], fetch::zsync),
+    tool("bita", &["bita"], fetch::bita),
+    tool("restic", &["restic"], repository::restic),
+    tool("borg", &["borg"], repository::borg),
+    tool("rdiff", &["rdiff", "zstd"], patch::rdiff),
+    tool("tar", &["tar", "zstd"], archive::upload).over_links(race::tar::run),
+    tool("zstd-3", &["zstd"], patch::zstd_fast),
+    tool("zstd-19", &["zstd"], patch::zstd_best).up_to(SLOW_BYTES_MAX),
+    tool("xdelta3", &["xdelta3"], patch::xdelta3),
+    tool("bsdiff", &["bsdiff", "bspatch"], patch::bsdiff).up_to(SUFFIX_BYTES_MAX),
 ];
 
+/// Returns a tool whose bytes are counted, for releases of any size.
 const fn tool(
     name: &'static str,
     programs: &'static [&'static str],
-    input_bytes_max: u64,
     measure: fn(&Ground<'_>) -> Result<Situations>,
 ) -> Tool {
-    Tool { name, programs, input_bytes_max, measure }
+    Tool { name, programs, input_bytes_max: ANY, measure: Some(measure), race: None }
 }
 
 impl Tool {
+    const fn up_to(self, input_bytes_max: u64) -> Self {
+        Self { input_bytes_max, ..self }
+    }
+
+    const fn over_links(self, race: fn(&Ground<'_>) -> Result<Race>) -> Self {
+        Self { race: Some(race), ..self }
+    }
+
     /// Returns whether it is whit itself, whose figures are never taken from an earlier run.
     pub fn is_whit(&self) -> bool {
-        self.name == "whit"
+        self.name == WHIT
     }
 
     /// Returns the first of its programs that is not installed.
@@ -102,13 +119,18 @@ pub fn select(only: &[String], skip: &[String]) -> Result<Vec<Tool>> {
     Ok(TOOLS.into_iter().filter(wanted).collect())
 }
 
-/// Returns the path of a program, by `PATH`.
+/// Where servers lie that are not in every user's `PATH`.
+const SERVERS: [&str; 2] = ["/usr/sbin", "/usr/local/sbin"];
+
+/// Returns the path of a program, by `PATH` and where servers are.
 fn find_program(name: &str) -> Option<PathBuf> {
     use std::os::unix::fs::PermissionsExt;
     let is_program = |path: &PathBuf| {
         std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
     };
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(name)).find(is_program)
+    let by_path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&by_path).chain(SERVERS.map(PathBuf::from));
+    folders.map(|folder| folder.join(name)).find(is_program)
 }
 
 #[cfg(test)]

@@ -1,28 +1,23 @@
-//! rsync to a daemon over loopback TCP.
-//!
-//! The daemon is started for each connection with the socket as its standard input, as inetd does it, so
-//! that its processor time and memory are those of that transfer.
+//! rsync to a daemon.
 
+use std::ffi::OsString;
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
 use super::ground::Ground;
 use crate::error::{Error, Result};
+use crate::hosts::accept;
 use crate::measurement::{Load, Measurement, Situations};
-use crate::process::{Running, Stop};
+use crate::process::{Ended, Running};
 use disk::files::OnPath;
 
 /// TCP, the greeting, the module, the arguments with the seed, the transfer, the goodbye.
 const ROUND_TRIPS: u32 = 6;
-/// A client connects at once.
-const CONNECT_SECONDS: i64 = 30;
 
-/// A module that holds what was brought, and where the daemon listens.
+/// A daemon's configuration, and its module that holds what was brought.
 #[derive(Debug)]
 pub struct Daemon {
     configuration: PathBuf,
@@ -54,59 +49,87 @@ impl Daemon {
         &self.module
     }
 
-    /// Returns the daemon's command, without its address.
-    pub fn command(&self) -> Command {
-        let mut command = Command::new("rsync");
-        command.args(["--daemon", "--no-detach", "--config"]).arg(&self.configuration);
-        command
-    }
-
-    /// Sends a folder to the module and measures both sides.
+    /// Runs a client at the near host, and the daemon for its connection at the far one; returns how each ended, the client
+    /// first.
     ///
     /// # Errors
     /// Either side fails.
-    pub fn bring(&self, stop: &Stop, flags: &[&str], from: &Path) -> Result<Measurement> {
-        let start_error = |source| Error::Start { program: "rsync".to_owned(), source };
-        let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(start_error)?;
-        let address = listener.local_addr().map_err(start_error)?;
-        let client = Running::start(stop, &mut client(flags, from, address))?;
-        wait_for_connection(&listener).map_err(start_error)?;
-        let (socket, _) = listener.accept().map_err(start_error)?;
-        let output = socket.try_clone().map_err(start_error)?;
-        let mut command = self.command();
-        command.stdin(OwnedFd::from(socket)).stdout(OwnedFd::from(output));
-        let daemon = Running::spawn(stop, &mut command)?;
-        drop(command);
-        let sent = client.wait();
-        let received = daemon.wait();
-        let sent = sent?;
+    pub fn serve(
+        &self,
+        ground: &Ground<'_>,
+        client: impl FnOnce(SocketAddr) -> Command,
+    ) -> Result<[Ended; 2]> {
+        let mut command = Command::new("rsync");
+        command.args(["--daemon", "--no-detach", "--config"]).arg(&self.configuration);
+        serve_once(ground, command, client)
+    }
+
+    /// Sends a folder to the module and measures both sides.
+    fn bring(&self, ground: &Ground<'_>, flags: &[&str], from: &Path) -> Result<Measurement> {
+        let [sent, received] = self.serve(ground, |address| push(flags, from, address))?;
         let mut measured = transferred(&sent.out, sent.wall_seconds, sent.load)?;
-        measured.receiver = Some(received?.load);
+        measured.receiver = Some(received.load);
         Ok(measured)
     }
 }
 
-/// Waits until somebody connects: a client that fails to start would never connect.
-fn wait_for_connection(listener: &TcpListener) -> std::io::Result<()> {
-    let patience = Timespec { tv_sec: CONNECT_SECONDS, tv_nsec: 0 };
-    match poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&patience)) {
-        Ok(0) => Err(std::io::ErrorKind::TimedOut.into()),
-        Ok(_) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+/// Runs a client at the near host, and for its connection a server that takes the socket as its standard input, as inetd
+/// starts it: its processor time and memory are then those of that transfer. Returns how each ended, the client first.
+///
+/// # Errors
+/// The client fails, as it does where the server fails.
+pub fn serve_once(
+    ground: &Ground<'_>,
+    mut server: Command,
+    client: impl FnOnce(SocketAddr) -> Command,
+) -> Result<[Ended; 2]> {
+    let listener = ground.hosts.listen()?;
+    let socket_error = |source| Error::Socket { action: "use a socket", source };
+    let address = listener.local_addr().map_err(socket_error)?;
+    let mut client = ground.hosts.near(client(address));
+    let client = Running::start(ground.stop, client.stdin(Stdio::null()))?;
+    let socket = match accept(&listener) {
+        Ok(socket) => socket,
+        // Its own words say more.
+        Err(error) => return Err(client.end().err().unwrap_or(error)),
+    };
+    let output = socket.try_clone().map_err(socket_error)?;
+    server.stdin(OwnedFd::from(socket)).stdout(OwnedFd::from(output));
+    let running = Running::spawn(ground.stop, &mut server)?;
+    drop(server);
+    let sent = client.wait();
+    let received = running.wait_for_server();
+    Ok([sent?, received?])
 }
 
-/// Returns the client's command.
-pub fn client(flags: &[&str], from: &Path, to: SocketAddr) -> Command {
-    let mut command = Command::new("rsync");
-    let mut source = from.as_os_str().to_owned();
-    source.push("/");
-    command.args(["--stats", "--delete", "--port", &to.port().to_string()]).args(flags);
-    command.arg(source).arg(format!("{}::release/", to.ip())).stdin(Stdio::null());
+/// Returns the command that sends a folder to the daemon's module.
+pub fn push(flags: &[&str], from: &Path, to: SocketAddr) -> Command {
+    let mut command = client(flags, to);
+    command.arg(inside(from)).arg(format!("{}::release/", to.ip()));
     command
 }
 
-/// Reads the figures of `--stats`.
+/// Returns the command that fetches the daemon's module into a folder.
+pub fn pull(flags: &[&str], from: SocketAddr, to: &Path) -> Command {
+    let mut command = client(flags, from);
+    command.arg(format!("{}::release/", from.ip())).arg(inside(to));
+    command
+}
+
+fn client(flags: &[&str], daemon: SocketAddr) -> Command {
+    let mut command = Command::new("rsync");
+    command.args(["--stats", "--delete", "--port", &daemon.port().to_string()]).args(flags);
+    command
+}
+
+/// Returns a folder's path as rsync means what is inside it.
+pub fn inside(folder: &Path) -> OsString {
+    let mut path = folder.as_os_str().to_owned();
+    path.push("/");
+    path
+}
+
+/// Reads the figures of `--stats` at a client that sends.
 ///
 /// # Errors
 /// They are not there.
@@ -150,8 +173,8 @@ pub fn fuzzy(ground: &Ground<'_>) -> Result<Situations> {
 
 fn measure(ground: &Ground<'_>, tool: &'static str, flags: &[&str]) -> Result<Situations> {
     let daemon = Daemon::create(ground.work)?;
-    let first = daemon.bring(ground.stop, flags, &ground.input.old.folder)?;
-    let fresh = daemon.bring(ground.stop, flags, &ground.input.new.folder)?;
+    let first = daemon.bring(ground, flags, &ground.input.old.folder)?;
+    let fresh = daemon.bring(ground, flags, &ground.input.new.folder)?;
     ground.input.expect_new(tool, daemon.module())?;
     Ok(Situations { first: Some(first), fresh: Some(fresh), ..Situations::default() })
 }

@@ -16,7 +16,7 @@ use super::ground::Ground;
 use crate::error::{Error, Result};
 use crate::input::{Release, copy_tree};
 use crate::measurement::{Load, Measurement, Situations};
-use crate::process::{self, Running, Stop};
+use crate::process::{self, Running};
 use disk::files::{self, OnPath};
 
 /// Measures both situations, each from an empty proxy.
@@ -43,18 +43,14 @@ impl Series {
         let folder = ground.path(name);
         fs::create_dir(&folder).on("create", &folder)?;
         let source = folder.join("source");
-        let proxy = Proxy::start(ground.stop, ground.whit, &folder, ([127, 0, 0, 1], 0).into(), &[])?;
+        let proxy = Proxy::start(ground, &folder)?;
         let push = |release: &Release, state: &str| -> Result<Measurement> {
-            files::remove(&source)?;
-            copy_tree(&release.folder, &source, ground.stop)?;
-            let path = ground.input.file.as_ref().map_or_else(|| source.clone(), |file| source.join(file));
+            let path = stage(ground, release, &source)?;
             let before = proxy.load();
             proxy.forget_peak();
-            let command = Push { whit: ground.whit, folder: &folder, state, path: &path };
-            let mut measured = command.run(ground.stop, &proxy, &[])?;
-            let after = proxy.load();
-            let cpu_seconds = after.cpu_seconds - before.cpu_seconds;
-            measured.receiver = Some(Load { cpu_seconds, peak_bytes: after.peak_bytes });
+            let push = Push { ground, folder: &folder, state, path: &path };
+            let mut measured = push.run(&proxy, &["--link", ASSUMED_LINK], Side::Near)?.measurement;
+            measured.receiver = Some(proxy.load().since(before));
             Ok(measured)
         };
         let first = push(&ground.input.old, "state")?;
@@ -62,6 +58,16 @@ impl Series {
         proxy.end()?;
         Ok(Self { first, second })
     }
+}
+
+/// Replaces `source` by a copy of a release; returns what is to be pushed.
+///
+/// # Errors
+/// It cannot be read or written.
+pub fn stage(ground: &Ground<'_>, release: &Release, source: &Path) -> Result<PathBuf> {
+    files::remove(source)?;
+    copy_tree(&release.folder, source, ground.stop)?;
+    Ok(ground.input.file.as_ref().map_or_else(|| source.to_owned(), |file| source.join(file)))
 }
 
 /// A proxy of the program's own, with empty data.
@@ -79,34 +85,42 @@ struct Served {
 }
 
 impl Proxy {
-    /// Starts a proxy at `listen`, with all files below `folder`; `within` is a prefix of the command, like
-    /// `ip netns exec NAME`.
+    /// Starts a proxy at the far host, with all files below `folder` and the destination [`DESTINATION`] there.
     ///
     /// # Errors
     /// It does not start.
-    pub fn start(
-        stop: &Stop,
-        whit: &Path,
-        folder: &Path,
-        listen: SocketAddr,
-        within: &[String],
-    ) -> Result<Self> {
-        let data = folder.join("data");
-        let mut serve = program(whit, folder, within);
-        serve.args(["--json", "--quiet", "serve", "--data"]).arg(&data);
-        serve.args(["--listen", &listen.to_string()]);
-        let (running, line) = Running::start(stop, serve.stdin(std::process::Stdio::null()))?.first_line()?;
+    pub fn start(ground: &Ground<'_>, folder: &Path) -> Result<Self> {
+        let (data, settings) = (folder.join("data"), folder.join("whit.toml"));
+        let text = format!(
+            "[destinations.{DESTINATION}]\nkind = \"dir\"\npath = '{}/{{app}}'\n",
+            folder.join(DESTINATION).display()
+        );
+        fs::write(&settings, text).on("write", &settings)?;
+        let mut serve = program(ground.whit, folder);
+        serve.args(["--json", "--quiet", "serve", "--config"]).arg(&settings).arg("--data").arg(&data);
+        serve.args(["--listen", &SocketAddr::new(ground.hosts.far_address(), 0).to_string()]);
+        let mut serve = ground.hosts.far(serve);
+        let (running, line) =
+            Running::start(ground.stop, serve.stdin(std::process::Stdio::null()))?.first_line()?;
         let served: Served = serde_json::from_str(&line)
             .map_err(|_| Error::Unreadable { program: "whit serve", expected: "address" })?;
-        let mut create = program(whit, folder, &[]);
+        let mut create = program(ground.whit, folder);
         create.args(["--quiet", "token", "create", "--user", "bench", "--data"]).arg(&data);
-        let token = process::run(stop, &mut create)?.out.trim().to_owned();
+        let token = process::run(ground.stop, &mut create)?.out.trim().to_owned();
         Ok(Self { running, url: served.url, token })
+    }
+
+    /// Returns whit's command for an agent of this proxy, with all the agent's files below `folder`.
+    pub fn agent(&self, ground: &Ground<'_>, folder: &Path, state: &str) -> Command {
+        let mut command = program(ground.whit, folder);
+        command.env("WHIT_STATE", folder.join(state)).env("WHIT_TOKEN", &self.token);
+        command.env("WHIT_PROXY", &self.url).args(["--json", "--quiet"]);
+        command
     }
 
     /// Returns the processor time so far, in steps of the kernel's clock (10 ms), and the peak since
     /// [`Proxy::forget_peak`].
-    fn load(&self) -> Load {
+    pub fn load(&self) -> Load {
         let read = |name: &str| fs::read_to_string(of_process(self.running.pid(), name)).unwrap_or_default();
         Load {
             cpu_seconds: cpu_seconds(&read("stat")).unwrap_or_default(),
@@ -115,7 +129,7 @@ impl Proxy {
     }
 
     /// Resets the kernel's peak of memory.
-    fn forget_peak(&self) {
+    pub fn forget_peak(&self) {
         // Without permission, the peak is that of both pushes.
         drop(fs::write(of_process(self.running.pid(), "clear_refs"), "5"));
     }
@@ -132,8 +146,8 @@ impl Proxy {
 /// One push.
 #[derive(Debug)]
 pub struct Push<'a> {
-    /// The program.
-    pub whit: &'a Path,
+    /// The releases and hosts.
+    pub ground: &'a Ground<'a>,
     /// The folder of all the agent's files.
     pub folder: &'a Path,
     /// The name of the agent's state folder in it.
@@ -142,56 +156,80 @@ pub struct Push<'a> {
     pub path: &'a Path,
 }
 
+/// Where an agent runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// At the near host.
+    Near,
+    /// Beside the proxy, so that nothing crosses the link.
+    Far,
+}
+
+/// A push that has ended.
+#[derive(Debug)]
+pub struct Pushed {
+    /// The agent's figures.
+    pub measurement: Measurement,
+    /// The release's id.
+    pub release: String,
+}
+
 /// The used fields of a receipt (docs/RECEIPT.md).
 #[derive(Deserialize)]
 struct Receipt {
+    release: String,
     wire: Wire,
     round_trips: u32,
     peak_rss: u64,
 }
 
-#[derive(Deserialize)]
-struct Wire {
-    up: u64,
-    down: u64,
+/// The field `wire` of a receipt.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct Wire {
+    /// UDP payload that the agent sent.
+    pub up: u64,
+    /// UDP payload that it received.
+    pub down: u64,
 }
 
 impl Push<'_> {
-    /// Pushes, and measures the agent; `within` as for [`Proxy::start`].
+    /// Pushes with these flags, and measures the agent.
     ///
     /// # Errors
     /// The push fails, or its receipt cannot be read.
-    pub fn run(&self, stop: &Stop, proxy: &Proxy, within: &[String]) -> Result<Measurement> {
-        let mut push = program(self.whit, self.folder, within);
-        push.env("WHIT_STATE", self.folder.join(self.state)).env("WHIT_TOKEN", &proxy.token);
-        push.args(["--json", "--quiet", "push", "bench"]).arg(self.path).args(["--proxy", &proxy.url]);
-        if within.is_empty() {
-            push.args(["--link", ASSUMED_LINK]);
-        }
+    pub fn run(&self, proxy: &Proxy, flags: &[&str], side: Side) -> Result<Pushed> {
+        let Ground { hosts, stop, .. } = *self.ground;
+        let mut push = proxy.agent(self.ground, self.folder, self.state);
+        push.args(["push", APP]).arg(self.path).args(flags);
+        let mut push = if side == Side::Near { hosts.near(push) } else { hosts.far(push) };
         let ended = process::run(stop, &mut push)?;
         let receipt: Receipt = serde_json::from_str(ended.out.trim())
             .map_err(|_| Error::Unreadable { program: "whit push", expected: "receipt" })?;
         let peak_bytes = if receipt.peak_rss > 0 { receipt.peak_rss } else { ended.load.peak_bytes };
-        Ok(Measurement {
+        let measurement = Measurement {
             up_bytes: receipt.wire.up,
             down_bytes: receipt.wire.down,
             round_trips: Some(receipt.round_trips),
             wall_seconds: ended.wall_seconds,
             sender: Load { peak_bytes, ..ended.load },
             receiver: None,
-        })
+        };
+        Ok(Pushed { measurement, release: receipt.release })
     }
 }
+
+/// The application to which releases are pushed.
+pub const APP: &str = "bench";
+/// The destination of every proxy, and the folder of its copies.
+pub const DESTINATION: &str = "copies";
 
 /// The link that pushes over loopback assume: how hard they compress, and so their bytes, then depend neither
 /// on this machine nor on what else it does.
 const ASSUMED_LINK: &str = "20mbit";
 
-/// Returns the command, isolated from the user's login, state and proxy.
-fn program(whit: &Path, folder: &Path, within: &[String]) -> Command {
-    let mut words = within.iter().map(std::ffi::OsString::from).chain([whit.as_os_str().to_owned()]);
-    let mut command = Command::new(words.next().expect("there is whit itself"));
-    command.args(words);
+/// Returns whit's command, isolated from the user's login, state and proxy.
+fn program(whit: &Path, folder: &Path) -> Command {
+    let mut command = Command::new(whit);
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("WHIT_") || text.starts_with("XDG_") {

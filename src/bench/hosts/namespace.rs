@@ -1,6 +1,12 @@
 //! A network namespace with one end of the link in it, made and removed by the `ip` program.
 
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::{Command, Stdio};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::device::Device;
 use crate::error::{Error, Result};
@@ -8,6 +14,8 @@ use crate::process::{self, Stop};
 
 /// The MTU of most paths.
 const MTU: &str = "1500";
+/// Where `ip` keeps the entrances of namespaces.
+const NAMESPACES: &str = "/run/netns";
 /// Packets that may wait for the relay, whose own queue is the link's.
 const TRANSMIT_QUEUE: &str = "1000";
 
@@ -40,17 +48,34 @@ impl Namespace {
         Ok((namespace, device))
     }
 
-    /// Returns the words before a command that run it here.
-    pub fn prefix(&self) -> Vec<String> {
-        ["ip", "netns", "exec", &self.name].map(str::to_owned).to_vec()
-    }
-
-    /// Returns the command that runs `command` here.
+    /// Returns the command that runs `command` here, with its environment and folder.
     pub fn within(&self, command: &Command) -> Command {
         let mut inside = Command::new("ip");
         inside.args(["netns", "exec", &self.name]).arg(command.get_program()).args(command.get_args());
-        inside.stdin(Stdio::null());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => inside.env(name, value),
+                None => inside.env_remove(name),
+            };
+        }
+        if let Some(folder) = command.get_current_dir() {
+            inside.current_dir(folder);
+        }
         inside
+    }
+
+    /// Runs `work` on a thread in this namespace. Sockets that it opens stay in the namespace.
+    ///
+    /// # Errors
+    /// The thread cannot enter, or the error of `work`.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+        let entrance = File::open(Path::new(NAMESPACES).join(&self.name))?;
+        let entered = || {
+            move_into_link_name_space(entrance.as_fd(), Some(LinkNameSpaceType::Network))?;
+            work()
+        };
+        let ended = std::thread::scope(|scope| scope.spawn(entered).join());
+        ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
 

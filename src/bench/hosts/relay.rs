@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use rustix::event::Timespec;
 
 use super::device::{Device, PACKET_BYTES_MAX};
+use crate::link::LinkSpec;
 use crate::measurement::Counts;
-use crate::prediction::LinkSpec;
 
 /// The least queue before a link: 170 full packets.
 const QUEUE_BYTES_MIN: f64 = 256.0 * 1024.0;
@@ -183,14 +183,16 @@ mod tests {
     use std::time::Duration;
 
     use super::Shaper;
+    use crate::link::Link;
 
     fn shaper(link: &str) -> Shaper {
-        Shaper::new(link.parse().expect("a link"), 1)
+        let Ok(Link::Emulated(spec)) = link.parse() else { panic!("{link} is emulated") };
+        Shaper::new(spec, 1)
     }
 
     #[test]
     fn packets_leave_one_after_the_other_at_the_rate() {
-        let mut shaper = shaper("8mbit,10ms");
+        let mut shaper = shaper("8mbit/10ms");
         let now = Duration::from_secs(1);
         // 1,000 bytes take a millisecond.
         assert_eq!(shaper.admit(1000, now), Some(now + Duration::from_millis(1)));
@@ -202,7 +204,7 @@ mod tests {
     #[test]
     fn a_full_queue_drops_what_comes_last() {
         // 256 KiB of queue: 174 packets of 1,500 bytes.
-        let mut shaper = shaper("8mbit,10ms");
+        let mut shaper = shaper("8mbit/10ms");
         let admitted = (0..1000).filter(|_| shaper.admit(1500, Duration::ZERO).is_some()).count();
         assert_eq!(admitted, 174);
         assert!(shaper.admit(1500, Duration::from_millis(2)).is_some(), "room comes back with time");
@@ -211,7 +213,7 @@ mod tests {
     #[test]
     fn a_fat_far_link_has_a_queue_of_one_product() {
         // 100 Mbit/s x 100 ms = 1.25 MB.
-        let mut shaper = shaper("100mbit,100ms");
+        let mut shaper = shaper("100mbit/100ms");
         let admitted = (0..2000).filter(|_| shaper.admit(1250, Duration::ZERO).is_some()).count();
         assert_eq!(admitted, 1000);
     }
@@ -219,7 +221,7 @@ mod tests {
     #[test]
     fn losses_are_about_as_many_as_asked_for_and_the_same_every_time() {
         let lost = || {
-            let mut shaper = shaper("1gbit,1ms,2%");
+            let mut shaper = shaper("200mbit/1ms/2%");
             let lost = |place: &u64| shaper.admit(100, Duration::from_millis(*place)).is_none();
             (0..10_000u64).filter(lost).collect::<Vec<_>>()
         };

@@ -13,7 +13,8 @@ use plotters::style::{IntoFont, TextStyle};
 
 use super::error::{Error, Result};
 use super::measurement::Measurement;
-use super::report::{Outcome, Report};
+use super::outcome::Outcome;
+use super::report::Report;
 
 /// The picture's width, pixels.
 const WIDTH: u32 = 1200;

@@ -1,8 +1,12 @@
-//! Reports as tables: for one input's tools, and over many inputs in Markdown.
+//! Reports as tables: for one input's tools and links, and over many inputs in Markdown.
 
-use super::measurement::Measurement;
-use super::prediction::LinkSpec;
-use super::report::{Leg, Outcome, Report, Row};
+mod seconds;
+
+pub use self::seconds::{TITLES, links};
+
+use super::measurement::{Measurement, Situations};
+use super::outcome::{Outcome, Row};
+use super::report::Report;
 
 /// Columns of cells, the first row their heads.
 pub type Table = Vec<Vec<String>>;
@@ -18,37 +22,28 @@ const KEPT_PEERS: [&str; 6] = ["zstd-3", "zstd-19", "xdelta3", "bsdiff", "restic
 
 /// Returns a line for each tool and situation, and sentences on tools without figures.
 pub fn tools(report: &Report) -> (Table, Vec<String>) {
-    let mut heads: Vec<String> = HEADS.map(str::to_owned).to_vec();
-    if report.link.is_some() {
-        heads.push("PREDICTED".to_owned());
-    }
-    let mut table = vec![heads];
+    let mut table = vec![HEADS.map(str::to_owned).to_vec()];
     let mut words = Vec::new();
     for row in &report.tools {
-        let note = match &row.outcome {
-            Outcome::Measured(found) => {
+        let note = match row.outcome.figures() {
+            Some(found) => {
                 let situations =
-                    [("nothing yet", found.first), ("NEW", found.fresh), ("NEW, OLD", found.kept)];
+                    [("OLD, first", found.first), ("NEW", found.fresh), ("NEW, OLD", found.kept)];
                 for (has, run) in situations {
-                    table.extend(run.map(|run| line(&row.tool, has, &run, report.link)));
+                    table.extend(run.map(|run| line(&row.tool, has, &run)));
                 }
                 found.note.clone()
             }
-            Outcome::Missing { program } => Some(format!("missing: {program} is not installed")),
-            Outcome::PassedOver { input_bytes_max } => {
-                Some(format!("passed over: the input is larger than {} bytes", count(*input_bytes_max)))
-            }
-            Outcome::Failed { reason } => Some(format!("failed: {reason}")),
+            None => row.outcome.reason(),
         };
         words.extend(note.map(|note| format!("{}: {note}", row.tool)));
     }
     (table, words)
 }
 
-fn line(tool: &str, has: &str, run: &Measurement, link: Option<LinkSpec>) -> Vec<String> {
-    let has = if has == "nothing yet" { "OLD, first" } else { has };
+fn line(tool: &str, has: &str, run: &Measurement) -> Vec<String> {
     let receiver = |pick: fn(super::measurement::Load) -> String| run.receiver.map_or_else(unknown, pick);
-    let mut cells = vec![
+    vec![
         tool.to_owned(),
         has.to_owned(),
         count(run.up_bytes),
@@ -60,32 +55,7 @@ fn line(tool: &str, has: &str, run: &Measurement, link: Option<LinkSpec>) -> Vec
         receiver(|load| seconds(load.cpu_seconds)),
         mebibytes(run.sender.peak_bytes),
         receiver(|load| mebibytes(load.peak_bytes)),
-    ];
-    if let Some(link) = link {
-        cells.push(link.predict(run).map_or_else(unknown, seconds));
-    }
-    cells
-}
-
-/// Returns the runs over the emulated link; the last is the measure of the others.
-pub fn wan(legs: &[Leg]) -> Table {
-    let heads = ["RUN", "SECONDS", "UP", "DOWN", "LOST", "OF RSYNC"];
-    let mut table = vec![heads.map(str::to_owned).to_vec()];
-    let is_first = |leg: &Leg| leg.name.ends_with("first");
-    for leg in legs {
-        let measure = legs.iter().rfind(|other| is_first(other) == is_first(leg));
-        let ratio = measure.map_or_else(unknown, |measure| format!("{:.2}", leg.seconds / measure.seconds));
-        let lost = count(leg.up.lost + leg.down.lost);
-        table.push(vec![
-            leg.name.clone(),
-            seconds(leg.seconds),
-            count(leg.up.bytes),
-            count(leg.down.bytes),
-            lost,
-            ratio,
-        ]);
-    }
-    table
+    ]
 }
 
 /// Returns the tables of docs/BENCHMARKS.md over several inputs.
@@ -145,17 +115,14 @@ pub fn markdown(reports: &[Report]) -> String {
         ("Time, processors, memory", cost),
     ];
     let parts = parts.map(|(title, table)| format!("### {title}\n\n{}", in_markdown(&table)));
-    format!("{}\n{}", parts.join("\n"), links(reports))
-}
-
-/// Returns the table of measurements over emulated links.
-fn links(reports: &[Report]) -> String {
-    let raced = reports.iter().filter(|report| !report.wan.is_empty());
-    let parts = raced.map(|report| {
-        let link = report.link.map(|link| link.to_string()).unwrap_or_default();
-        format!("\n### {} over {link}\n\n{}", report.name, in_markdown(&wan(&report.wan)))
+    let over_links = reports.iter().filter(|report| !report.links.is_empty());
+    let over_links = over_links.flat_map(|report| {
+        let part = |(title, table): (&str, Table)| {
+            format!("### {} over links: {title}\n\n{}", report.name, in_markdown(&table))
+        };
+        TITLES.into_iter().zip(links(report).0).map(part)
     });
-    parts.collect()
+    parts.into_iter().chain(over_links).collect::<Vec<_>>().join("\n")
 }
 
 fn cost_line(name: &str, situation: &str, run: &Measurement, peer: Option<&Measurement>) -> Vec<String> {
@@ -177,7 +144,7 @@ fn cost_line(name: &str, situation: &str, run: &Measurement, peer: Option<&Measu
 
 /// Returns in a word why a tool has no figure.
 fn reason(report: &Report, tool: &str) -> String {
-    let outcome = report.tools.iter().find(|row: &&Row| row.tool == tool).map(|row| &row.outcome);
+    let outcome = report.tools.iter().find(|row: &&Row<Situations>| row.tool == tool).map(|row| &row.outcome);
     match outcome {
         Some(Outcome::PassedOver { .. }) => "too large".to_owned(),
         Some(Outcome::Failed { .. }) => "failed".to_owned(),
@@ -230,9 +197,8 @@ fn mebibytes(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{count, markdown, tools, wan};
-    use crate::measurement::Counts;
-    use crate::report::{Leg, sample};
+    use super::{count, markdown, tools};
+    use crate::report::sample;
 
     #[test]
     fn counts_are_grouped_by_three() {
@@ -241,22 +207,18 @@ mod tests {
 
     #[test]
     fn each_situation_has_a_line_and_what_has_no_figures_is_said() {
-        let mut report = sample::report();
-        report.link = "20mbit,50ms".parse().ok();
-        let (table, words) = tools(&report);
-        assert!(table.iter().all(|row| row.len() == 12), "{table:?}");
+        let (table, words) = tools(&sample::report());
+        assert!(table.iter().all(|row| row.len() == 11), "{table:?}");
         let begins: Vec<String> = table.iter().skip(1).map(|row| row[..3].join(" ")).collect();
         assert_eq!(
             begins,
             ["whit NEW 40,000", "whit NEW, OLD 900", "rsync-acz NEW 45,000", "zstd-3 NEW, OLD 3,000"]
         );
-        // 4 x 0.05 s and 42,000 bytes over 20 Mbit/s.
-        assert_eq!(table[1].last().map(String::as_str), Some("0.22"));
         assert_eq!(
             words,
             [
                 "borg: missing: borg is not installed",
-                "bsdiff: passed over: the input is larger than 1,000,000 bytes",
+                "bsdiff: passed over: the input is larger than 1 MiB",
                 "zsync: failed: it broke",
             ]
         );
@@ -271,20 +233,5 @@ mod tests {
         let kept = "| app | 1,234,567 | 900 | 100 | 1,000 | 3,000 | - | - | too large | - | missing |";
         assert_eq!(text.lines().filter(|line| *line == kept).count(), 2, "{text}");
         assert_eq!(text.matches("\n|---|--:|--:|--:|--:|--:|--:|--:|").count(), 2, "{text}");
-    }
-
-    #[test]
-    fn a_race_is_measured_by_its_last_runner() {
-        let leg = |name: &str, seconds| Leg {
-            name: name.to_owned(),
-            seconds,
-            up: Counts { packets: 3, bytes: 4000, lost: 1 },
-            down: Counts::default(),
-            round_trips: None,
-        };
-        let legs =
-            [leg("whit: OLD first", 4.0), leg("whit", 1.0), leg("rsync: OLD first", 8.0), leg("rsync", 4.0)];
-        let ratios: Vec<String> = wan(&legs).into_iter().skip(1).map(|row| row[5].clone()).collect();
-        assert_eq!(ratios, ["0.50", "0.25", "1.00", "1.00"]);
     }
 }
