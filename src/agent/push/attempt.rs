@@ -130,7 +130,7 @@ impl<'a> Attempt<'a> {
         let names = assumptions.names;
         let Recalled { cache, base, underway } = match push.stored {
             Some(stored) => basis(stored, &segments, names).await?,
-            None => recall(options, key, &segments, names).await?,
+            None => recall(options, key, &segments, names, source.memory()).await?,
         };
         let was_cut = underway.was_cut() || push.stored.is_some_and(|stored| stored.was_cut);
         let is_eager = assumptions.is_first && !was_cut;
@@ -355,9 +355,15 @@ struct Recalled {
 }
 
 /// Opens the memory and the chunk cache, and marks that a push is under way.
-async fn recall(options: &PushOptions, key: Key, segments: &[NodeRef], names: Names) -> Result<Recalled> {
+async fn recall(
+    options: &PushOptions,
+    key: Key,
+    segments: &[NodeRef],
+    names: Names,
+    memory: Option<Arc<Memory>>,
+) -> Result<Recalled> {
     let (options, segments) = (options.clone(), segments.to_vec());
-    Ok(blocking::start(move || recall_now(&options, &key, &segments, names)).await?)
+    Ok(blocking::start(move || recall_now(&options, &key, &segments, names, memory)).await?)
 }
 
 /// Reads what a stored release is encoded against.
@@ -368,17 +374,27 @@ async fn basis(stored: &Arc<StoredRelease>, segments: &[NodeRef], names: Names) 
     Ok(Recalled { cache: Some(cache), base, underway: Underway::nothing() })
 }
 
-fn recall_now(options: &PushOptions, key: &Key, segments: &[NodeRef], names: Names) -> Recalled {
-    let memory = |state: &PathBuf| if names == Names::Short { Memory::open(state, key) } else { None };
+/// `read`: the memory that the scan had.
+fn recall_now(
+    options: &PushOptions,
+    key: &Key,
+    segments: &[NodeRef],
+    names: Names,
+    read: Option<Arc<Memory>>,
+) -> Recalled {
+    let memory = |state: &PathBuf| match names {
+        Names::Short => read.or_else(|| Memory::open(state, key).map(Arc::new)),
+        Names::Full => None,
+    };
     let Some(state) = options.state.as_ref().filter(|_| !options.dry_run) else {
         let memory = options.state.as_ref().and_then(memory);
-        let base = memory.and_then(|memory| Base::new(Earlier::Remembered(Box::new(memory)), segments, None));
+        let base = memory.and_then(|memory| Base::new(Earlier::Remembered(memory), segments, None));
         return Recalled { cache: None, base, underway: Underway::nothing() };
     };
     let underway = Underway::begin(state, key);
     let cache = (options.cache_bytes_max > 0).then(|| ChunkCache::open(state, key).map(Arc::new)).flatten();
-    let base = memory(state)
-        .and_then(|memory| Base::new(Earlier::Remembered(Box::new(memory)), segments, cache.clone()));
+    let base =
+        memory(state).and_then(|memory| Base::new(Earlier::Remembered(memory), segments, cache.clone()));
     // Without the base's chunks here, the proxy's block sums save more than the round trips cost.
     Recalled { cache, base: base.filter(Base::is_cached), underway }
 }

@@ -15,7 +15,7 @@ use ground::poison::Unpoisoned as _;
 #[derive(Debug)]
 pub enum Earlier {
     /// In the memory of the last push.
-    Remembered(Box<Memory>),
+    Remembered(Arc<Memory>),
     /// In a store.
     Stored(StoredManifest),
 }

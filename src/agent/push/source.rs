@@ -61,11 +61,13 @@ pub struct Scanned {
     pub dropped: Vec<Dropped>,
     /// How the files looked; none once it is written down.
     pub seen: Mutex<Option<Seen>>,
+    /// The memory of the last push that the scan had.
+    pub memory: Option<Arc<Memory>>,
 }
 
 impl From<Scan> for Scanned {
     fn from(Scan { root, segments, spool, seen, unpacked, dropped }: Scan) -> Self {
-        Self { root, segments, spool, unpacked, dropped, seen: Mutex::new(Some(seen)) }
+        Self { root, segments, spool, unpacked, dropped, seen: Mutex::new(Some(seen)), memory: None }
     }
 }
 
@@ -116,7 +118,7 @@ impl Source {
         let memory = match state.map(Path::to_owned) {
             Some(state) => {
                 let key = *key;
-                blocking::start(move || Memory::open(&state, &key)).await?
+                blocking::start(move || Memory::open(&state, &key)).await?.map(Arc::new)
             }
             None => None,
         };
@@ -124,7 +126,7 @@ impl Source {
         let is_announced = memory.is_none() && !options.dry_run;
         // It never fills: a manifest has no more segments.
         let (ended_in, mut ended) = channel(MANIFEST_SEGMENTS_MAX);
-        let (options, monitor) = (options.clone(), Arc::clone(monitor));
+        let (options, monitor, its_memory) = (options.clone(), Arc::clone(monitor), memory.clone());
         let mut scan = blocking::start(move || {
             let folder = options.state.clone().filter(|state| disk::files::create_folder(state).is_ok());
             let archives = Archives::new(folder.unwrap_or_else(std::env::temp_dir));
@@ -134,7 +136,7 @@ impl Source {
                 selection: &options.selection,
                 profile: Profile::DEFAULT,
                 threads: options.threads,
-                memory: memory.as_ref(),
+                memory: its_memory.as_deref(),
                 archives: (reading.archives == ArchiveForm::Unpacked).then_some(&archives),
                 on_segment: if is_announced { Some(&announce) } else { None },
                 monitor: monitor.as_ref(),
@@ -150,7 +152,8 @@ impl Source {
                 return Ok(Self::Scanning(Scanning { scan, ended, first: Some(node), shape, spool }));
             }
         }
-        finish(&mut scan).await.map(Self::Scanned)
+        let scanned = finish(&mut scan).await?;
+        Ok(Self::Scanned(Box::new(Scanned { memory, ..*scanned })))
     }
 
     /// Returns where the segments are written to.
@@ -158,6 +161,14 @@ impl Source {
         match self {
             Self::Scanned(scanned) => scanned.spool.clone(),
             Self::Scanning(scanning) => scanning.spool.clone(),
+        }
+    }
+
+    /// Returns the memory of the last push, if it was read.
+    pub fn memory(&self) -> Option<Arc<Memory>> {
+        match self {
+            Self::Scanned(scanned) => scanned.memory.clone(),
+            Self::Scanning(_) => None,
         }
     }
 

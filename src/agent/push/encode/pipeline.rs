@@ -4,6 +4,7 @@
 //! queue between them is short, so that a slow link slows the reading down.
 
 use std::collections::HashSet;
+use std::iter;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
@@ -76,6 +77,8 @@ impl Pipeline<'_> {
     pub fn run(&self, jobs: &Receiver<Job>, out: &Sender<Output>) {
         let pipeline = self;
         let _ending = Ending(out);
+        // A push that sends nothing needs no workers.
+        let Ok(first) = jobs.recv() else { return };
         let budget = PatchBudget::new();
         std::thread::scope(|scope| {
             let budget = &budget;
@@ -100,7 +103,7 @@ impl Pipeline<'_> {
                 return;
             }
             let mut deferred = None;
-            for job in jobs {
+            for job in iter::once(first).chain(jobs) {
                 let gathered = gather(pipeline, job, &mut deferred, |batch| {
                     let (sender, receiver) = sync_channel(1);
                     work_in.send((batch, sender)).is_ok() && ordered_in.send(Output::Batch(receiver)).is_ok()
