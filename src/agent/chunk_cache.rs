@@ -6,15 +6,16 @@
 use std::convert::Infallible;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::lazy_store::LazyStore;
 use super::memory::Key;
 use super::scan::{LastOpened, Spool};
 use crate::restore::{ChunkReader, SharedSource};
-use crate::store::{self, Store, StoreReader};
+use crate::store::{self, StoreReader};
 use delta::compression::{Compressor, LEVEL_FAST};
-use disk::files::{self, Durability, Lock};
+use disk::files::{self, Lock};
 use format::manifest::SegmentIndex;
 use format::pack::{Frame, FrameEnd, FrameKind, Framer, split};
 use format::recipe::ChunkRef;
@@ -55,34 +56,6 @@ pub struct Kept {
     _lock: Lock,
 }
 
-/// A store that is opened or created at its first use: a push that sends nothing does without it.
-#[derive(Debug)]
-pub struct LazyStore {
-    folder: PathBuf,
-    opened: OnceLock<Option<Arc<Store>>>,
-}
-
-impl LazyStore {
-    /// Returns the store; none where it cannot be used.
-    fn get(&self) -> Option<&Arc<Store>> {
-        let open = || {
-            let options = store::Options {
-                reserve_bytes: DEAD_BYTES_MIN,
-                durability: Durability::Unsynced,
-                ..store::Options::PASSING
-            };
-            // A power loss may have left damaged packs, which nothing would ever replace.
-            let opened = Store::open(&self.folder, options).ok().filter(Store::is_whole);
-            let store = opened.or_else(|| {
-                drop(files::remove(&self.folder));
-                Store::open(&self.folder, options).ok()
-            });
-            store.map(Arc::new)
-        };
-        self.opened.get_or_init(open).as_ref()
-    }
-}
-
 impl ChunkCache {
     /// Takes the cache for `key`, which is opened or created at its first use; returns none where another push has it.
     pub fn open(state: &Path, key: &Key) -> Option<Self> {
@@ -91,21 +64,21 @@ impl ChunkCache {
         let mut lock = Lock::take(&folder.join("lock"), Duration::ZERO).ok()??;
         // Its modification time is when the cache was last used.
         lock.describe("a push uses this folder").ok()?;
-        let store = Arc::new(LazyStore { folder: folder.join("content"), opened: OnceLock::new() });
+        let options = store::Options { reserve_bytes: DEAD_BYTES_MIN, ..store::Options::PASSING };
+        let store = Arc::new(LazyStore::new(folder.join("content"), options));
         Some(Self::Kept(Kept { store, folder, _lock: lock }))
     }
 
     /// Returns whether earlier pushes have left content that this one had no use for.
     pub fn is_untouched(&self) -> bool {
-        let is_untouched = |store: &LazyStore| store.opened.get().is_none() && store.folder.exists();
-        matches!(self, Self::Kept(kept) if is_untouched(&kept.store))
+        matches!(self, Self::Kept(kept) if kept.store.is_untouched())
     }
 
     /// Returns whether a chunk of this id is cached, whatever its length. A store is taken to have those of its releases.
     pub fn knows(&self, id: &ChunkId) -> bool {
         match self {
             Self::Kept(kept) => {
-                kept.store.get().is_some_and(|store| store.find(id).is_ok_and(|place| place.is_some()))
+                kept.store.if_there().is_some_and(|store| store.find(id).is_ok_and(|place| place.is_some()))
             }
             Self::Stored(_) => true,
         }
@@ -151,7 +124,9 @@ impl ChunkCache {
     /// Returns whether the chunk is cached.
     pub fn has(&self, chunk: &ChunkRef) -> bool {
         match self {
-            Self::Kept(kept) => kept.store.get().is_some_and(|store| store.holds(chunk).unwrap_or(false)),
+            Self::Kept(kept) => {
+                kept.store.if_there().is_some_and(|store| store.holds(chunk).unwrap_or(false))
+            }
             Self::Stored(source) => source.holds_chunk(chunk),
         }
     }
@@ -179,8 +154,7 @@ impl ChunkCache {
     /// Adds a frame of chunks as it is. A failure is logged only.
     pub fn add_frame(&self, frame: &Frame) {
         let Self::Kept(kept) = self else { return };
-        let Some(store) = kept.store.get() else { return };
-        if let Err(error) = store.append(frame) {
+        if let Err(error) = kept.store.get().and_then(|store| store.append(frame)) {
             tracing::debug!(%error, "pushed chunks are not cached");
         }
     }
@@ -191,8 +165,7 @@ impl ChunkCache {
     /// The state folder cannot be read.
     pub fn finish(self, state: &Path, release_bytes: u64, bytes_max: u64) -> files::Result<()> {
         let Self::Kept(Kept { store, folder, _lock }) = self else { return Ok(()) };
-        let Some(opened) = store.opened.get() else { return Ok(()) };
-        let Some(opened) = opened else { return evict(&state.join("kept"), &folder, bytes_max) };
+        let Some(opened) = store.if_open() else { return Ok(()) };
         opened.close();
         let stored = opened.stored_bytes().unwrap_or(u64::MAX);
         let is_old = stored > DEAD_BYTES_MIN.max(release_bytes.saturating_mul(DEAD_FACTOR));
@@ -225,7 +198,7 @@ impl CacheReader {
 
     fn open(&mut self) -> Option<&mut (dyn ChunkReader + Send)> {
         if let Self::Kept(store) = self {
-            let reader = StoreReader::new(Arc::clone(store.get()?));
+            let reader = StoreReader::new(Arc::clone(store.if_there()?));
             *self = Self::Open(Box::new(reader));
         }
         match self {

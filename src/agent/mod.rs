@@ -8,11 +8,13 @@ pub mod scan;
 mod backoff;
 mod chunk_cache;
 mod delivery_progress;
+mod lazy_store;
 mod link_speed;
 mod session;
 mod token_renewal;
 
 pub use delivery_progress::DeliveryProgress;
+pub use lazy_store::LazyStore;
 pub use push::Receipt;
 pub use session::{Access, Session};
 

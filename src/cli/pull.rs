@@ -16,14 +16,14 @@ use super::progress::monitor;
 use super::progress::watched;
 use super::rate::link_rate;
 use super::workers::threads;
-use crate::agent::Session;
 use crate::agent::pull::{
     DirectoryChunks, FetchOptions, Fetched, LocalChunks, PullOptions, Pulled, SetAside, fetch, pull_tree,
 };
+use crate::agent::{LazyStore, Session};
 use crate::delivery::destination::Destinations;
 use crate::net::blocking;
 use crate::restore::{self, OutsideLinks, StreamOptions};
-use crate::store::{self, Store};
+use crate::store;
 use disk::files;
 use format::manifest::EntryPath;
 use ground::escape;
@@ -180,7 +180,7 @@ async fn held_up<T: Send + 'static>(
 /// Writes a fetched release as a tar file.
 fn write_tar(
     fetched: Fetched,
-    store: &Store,
+    store: &LazyStore,
     place: TarPlace,
     file: &Path,
     links: OutsideLinks,
@@ -262,7 +262,7 @@ impl TarPlace {
 struct Aside {
     fetched: Fetched,
     // Closed before its folder goes: a store that closes writes its last pack.
-    store: Arc<Store>,
+    store: Arc<LazyStore>,
     folder: tempfile::TempDir,
 }
 
@@ -274,9 +274,7 @@ async fn fetch_aside(
     output: &Output,
 ) -> Result<Aside, Error> {
     let aside = tempfile::tempdir_in(folder).map_err(|source| cannot_write(folder, &source))?;
-    let path = aside.path().to_owned();
-    let open = move || Ok(Store::open(&path, store::Options::PASSING).map_err(crate::agent::Error::from)?);
-    let store = Arc::new(held_up(open).await?);
+    let store = Arc::new(LazyStore::new(aside.path().join("store"), store::Options::PASSING));
     let monitor = monitor(output, "fetching");
     let present = Arc::new(DirectoryChunks::default());
     let fetching = fetch(session, release, &present, &store, FetchOptions::default(), &monitor);

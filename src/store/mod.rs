@@ -159,7 +159,7 @@ impl Store {
             tracing::info!(packs = left_open.packs, "packs left open by an earlier process were sealed");
         }
         let packs = Packs::default();
-        let opened = recovery::open_index(&folder.join(layout::INDEX), &blobs, &packs, options.durability)?;
+        let opened = recovery::open_index(&folder.join(layout::INDEX), &blobs, &packs, &options)?;
         let leases = ledger.leases(&space);
         let records = Records::open(ledger, space, folder.join(layout::RELEASES))?;
         let there: HashSet<_> = packs.all().iter().map(|(_, pack)| pack.id).collect();

@@ -20,6 +20,9 @@ pub struct Options {
     pub cached_for: Duration,
     /// New chunks that memory answers for until the index has them; [`INDEX_RECENT_CHUNKS`].
     pub recent_chunks: usize,
+    /// The chunks that a closed store leaves out of the index, for the next start to read from the packs; none. A store that is
+    /// opened for one command is quicker so.
+    pub unindexed_chunks: usize,
     /// The loss that sealed packs and the index must survive; a power loss. What [`Store::sync`](super::Store::sync) promises
     /// holds all the same.
     pub durability: Durability,
@@ -31,14 +34,16 @@ pub struct Options {
 }
 
 impl Options {
-    /// Options of a store that serves one pull, which needs room only for its own bytes and index.
+    /// Options of a store that serves one command, beside other data: it needs room only for its own bytes and index, and
+    /// begins anew after a power loss.
     pub const PASSING: Self = Self {
         reserve_bytes: 1024 * 1024,
         rebuilt_bytes: 0,
         pack_bytes: PACK_BYTES_TARGET,
         cached_for: Duration::ZERO,
         recent_chunks: INDEX_RECENT_CHUNKS,
-        durability: Durability::Synced,
+        unindexed_chunks: 16 * 1024,
+        durability: Durability::Unsynced,
         now: Instant::now,
         #[cfg(feature = "testing")]
         fault_injection: None,
@@ -53,6 +58,7 @@ impl Default for Options {
             pack_bytes: PACK_BYTES_TARGET,
             cached_for: Duration::from_secs(24 * 3600),
             recent_chunks: INDEX_RECENT_CHUNKS,
+            unindexed_chunks: 0,
             durability: Durability::Synced,
             now: Instant::now,
             #[cfg(feature = "testing")]

@@ -68,9 +68,13 @@ impl Recent {
 
     /// Notes that a pack was sealed, and returns the number of chunks of sealed packs.
     pub fn note_sealed(&self, pack: u32, chunks: usize) -> usize {
-        let mut sealed = self.sealed.lock().unpoisoned();
-        sealed.insert(pack, chunks);
-        sealed.values().sum()
+        self.sealed.lock().unpoisoned().insert(pack, chunks);
+        self.sealed_chunks()
+    }
+
+    /// Returns the number of chunks of sealed packs.
+    pub fn sealed_chunks(&self) -> usize {
+        self.sealed.lock().unpoisoned().values().sum()
     }
 
     /// Forgets the chunks of packs.

@@ -13,7 +13,7 @@ use super::pack_file::{PackFile, unsynced_mark};
 use super::packs::{Pack, Packs, check_sealed};
 use super::place::Place;
 use super::unsealed::{self, Unsealed, places};
-use super::{Error, Result, shared};
+use super::{Error, Options, Result, shared};
 use delta::compression::Decompressor;
 use disk::crash_points;
 use disk::files::{self, Durability};
@@ -196,22 +196,23 @@ pub fn open_index(
     index_folder: &Path,
     blobs: &Arc<dyn Blobs>,
     packs: &Packs,
-    durability: Durability,
+    options: &Options,
 ) -> Result<Opened> {
-    let open = || Index::open(index_folder, durability);
+    let open = || Index::open(index_folder, options.durability);
     let mut sealed = blobs.list()?;
     sealed.sort_unstable();
+    let catch_up = |index| catch_up(index, blobs, &sealed, packs, options.unindexed_chunks);
     let packs_lost;
     if fs::symlink_metadata(index_folder).is_ok() && !index_folder.is_dir() {
         tracing::warn!(path = %index_folder.display(), "the index's path is not a folder: it is set aside");
         set_aside(index_folder)?;
     }
-    match open().map_err(Error::from).and_then(|index| catch_up(index, blobs, &sealed, packs)) {
+    match open().map_err(Error::from).and_then(catch_up) {
         Ok(opened) => return Ok(opened),
         Err(Error::Index(error @ super::index::Error::Older)) => {
             tracing::info!(%error, "the index is rebuilt from the packs");
             files::remove(index_folder)?;
-            return catch_up(open()?, blobs, &sealed, packs);
+            return catch_up(open()?);
         }
         Err(Error::Index(error @ super::index::Error::File(_))) => return Err(Error::Index(error)),
         Err(error) => {
@@ -222,12 +223,19 @@ pub fn open_index(
     set_aside(index_folder)?;
     // Their numbers were those of the old index. A pack known by two would be collected under one of them.
     packs.clear();
-    let opened = catch_up(open()?, blobs, &sealed, packs)?;
+    let opened = catch_up(open()?)?;
     Ok(Opened { packs_lost: opened.packs_lost || packs_lost, ..opened })
 }
 
-/// Compares the catalogue with the sealed packs, takes in what is new, and samples what should be there.
-fn catch_up(index: Index, blobs: &Arc<dyn Blobs>, ids: &[PackId], packs: &Packs) -> Result<Opened> {
+/// Compares the catalogue with the sealed packs, takes in what is new, if that is more than `unindexed_max` chunks, and samples
+/// what should be there.
+fn catch_up(
+    index: Index,
+    blobs: &Arc<dyn Blobs>,
+    ids: &[PackId],
+    packs: &Packs,
+    unindexed_max: usize,
+) -> Result<Opened> {
     let known: HashMap<PackId, (u32, u32)> =
         index.packs().into_iter().map(|(number, id, count)| (id, (number, count))).collect();
     let there: HashSet<PackId> = ids.iter().copied().collect();
@@ -266,9 +274,14 @@ fn catch_up(index: Index, blobs: &Arc<dyn Blobs>, ids: &[PackId], packs: &Packs)
     let numbered = || unknown.iter().zip(next..);
     let footers = numbered().map(|(pack, number)| Ok((number, pack.id, check_sealed(pack)?)));
     let footers = footers.collect::<Result<Vec<_>>>()?;
-    let unindexed = match shared::take_in_new(&index, &footers) {
-        Err(error) if error.fault() == Fault::Full => unsealed::places_of(numbered(), error)?,
-        taken => taken.map(|()| Vec::new())?,
+    let chunks: usize = footers.iter().map(|(_, _, footer)| footer.chunk_count()).sum();
+    let unindexed = if chunks <= unindexed_max {
+        unsealed::places_in(&footers)
+    } else {
+        match shared::take_in_new(&index, &footers) {
+            Err(error) if error.fault() == Fault::Full => unsealed::places_of_all(&footers, error)?,
+            taken => taken.map(|()| Vec::new())?,
+        }
     };
     drop(footers);
     for sealed in unknown {

@@ -5,12 +5,12 @@
 use std::fs::File;
 use std::path::Path;
 
-use super::packs::{Pack, check_sealed};
+use super::packs::Pack;
 use super::place::Place;
 use super::shared::Shared;
 use super::{Error, Result};
 use disk::files::OnPath;
-use format::pack::PackId;
+use format::pack::{FooterView, PackId};
 use format::recipe::ChunkRef;
 use ground::ids::ChunkId;
 
@@ -43,30 +43,29 @@ impl Unsealed {
 /// 1 M chunks, some 100 MB: the most indexed in memory while the disk has no room for the index.
 const UNINDEXED_MAX: usize = 1024 * 1024;
 
-/// Returns the places of the chunks of sealed packs, which could not be indexed for `why`.
+/// Returns the places of the chunks of sealed packs, which could not be indexed for `why`: their numbers, ids and footers.
 ///
 /// # Errors
 /// There are too many.
-pub fn places_of<'a>(
-    packs: impl Iterator<Item = (&'a Pack, u32)>,
-    why: Error,
-) -> Result<Vec<(ChunkId, Place)>> {
-    let mut places = Vec::new();
-    for (pack, number) in packs {
-        let footer = check_sealed(pack)?;
-        if places.len() + footer.chunk_count() > UNINDEXED_MAX {
-            return Err(why);
-        }
-        places.extend(footer.chunks().filter_map(|entry| {
-            let (frame_offset, plain_offset) = (u32::try_from(entry.frame_offset).ok()?, entry.plain_offset);
-            Some((
-                entry.chunk.id,
-                Place { pack: number, frame_offset, plain_offset, bytes: entry.chunk.bytes },
-            ))
-        }));
+pub fn places_of_all(packs: &[(u32, PackId, FooterView<'_>)], why: Error) -> Result<Vec<(ChunkId, Place)>> {
+    let chunks: usize = packs.iter().map(|(_, _, footer)| footer.chunk_count()).sum();
+    if chunks > UNINDEXED_MAX {
+        return Err(why);
     }
-    tracing::warn!(error = %why, chunks = places.len(), "packs stay out of the index until a start finds room for it");
-    Ok(places)
+    tracing::warn!(error = %why, chunks, "packs stay out of the index until a start finds room for it");
+    Ok(places_in(packs))
+}
+
+/// Returns the places of the chunks of sealed packs.
+pub fn places_in(packs: &[(u32, PackId, FooterView<'_>)]) -> Vec<(ChunkId, Place)> {
+    let places = packs.iter().flat_map(|(pack, _, footer)| {
+        footer.chunks().filter_map(|entry| {
+            let (frame_offset, plain_offset) = (u32::try_from(entry.frame_offset).ok()?, entry.plain_offset);
+            let place = Place { pack: *pack, frame_offset, plain_offset, bytes: entry.chunk.bytes };
+            Some((entry.chunk.id, place))
+        })
+    });
+    places.collect()
 }
 
 /// Returns the places of a frame's chunks, in a pack without a number.

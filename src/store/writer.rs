@@ -76,10 +76,10 @@ impl Writer {
     /// There is no thread to seal packs.
     pub fn new(shared: Shared, next_number: u32, options: &Options) -> Result<Self> {
         let (sender, receiver) = sync_channel(SEAL_QUEUE);
-        let (for_sealer, recent_chunks) = (shared.clone(), options.recent_chunks);
+        let (for_sealer, its_options) = (shared.clone(), *options);
         let thread = std::thread::Builder::new().name("whit-sealer".to_owned());
         let thread = thread
-            .spawn(move || seal_all(&for_sealer, &receiver, recent_chunks))
+            .spawn(move || seal_all(&for_sealer, &receiver, &its_options))
             .on("start the sealer of", &shared.folder)?;
         Ok(Self {
             shared,
@@ -283,7 +283,7 @@ impl OpenPack {
 }
 
 /// The sealer's thread: seals packs as they come, until the writer is closed, and keeps the index small.
-fn seal_all(shared: &Shared, packs: &Receiver<ForSealer>, recent_chunks: usize) {
+fn seal_all(shared: &Shared, packs: &Receiver<ForSealer>, options: &Options) {
     let mut all_sealed = true;
     let mut merger = Merger::new(Arc::clone(&shared.index));
     merger.start_if_due();
@@ -305,7 +305,7 @@ fn seal_all(shared: &Shared, packs: &Receiver<ForSealer>, recent_chunks: usize) 
         };
         let (number, path) = (pack.number, pack.file.path.clone());
         match seal(shared, pack) {
-            Ok(waiting) if waiting >= recent_chunks => {
+            Ok(waiting) if waiting >= options.recent_chunks => {
                 make_run();
                 merger.start_if_due();
             }
@@ -317,7 +317,9 @@ fn seal_all(shared: &Shared, packs: &Receiver<ForSealer>, recent_chunks: usize) 
             }
         }
     }
-    make_run();
+    if shared.recent.sealed_chunks() > options.unindexed_chunks {
+        make_run();
+    }
     merger.finish();
 }
 

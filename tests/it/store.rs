@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use delta::compression::{Compressor, LEVEL_DEFAULT};
+use disk::files::Durability;
 use format::pack::{Frame, FrameKind, HEADER_BYTES, Scanner};
 use format::recipe::ChunkRef;
 use format::record::{DeliveryEvent, DeliveryState, Record};
@@ -18,7 +19,8 @@ use whit::store::{Options, Store};
 use crate::trees::{assert_same, noise, snapshot, some_tree, text, write};
 use crate::world::{World, ask_as, delivered, push_as, push_options, records, try_records, web, within};
 
-const NO_RESERVE: Options = Options { reserve_bytes: 0, ..Options::PASSING };
+const NO_RESERVE: Options =
+    Options { reserve_bytes: 0, unindexed_chunks: 0, durability: Durability::Synced, ..Options::PASSING };
 
 fn open(folder: &Path) -> Store {
     Store::open(folder, NO_RESERVE).expect("a store")

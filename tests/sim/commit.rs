@@ -54,6 +54,7 @@ fn commit_at(look: u32, mistake: Option<FaultInjection>) -> (bool, bool) {
         pack_bytes: 18 * 1024,
         cached_for: Duration::from_secs(3600),
         recent_chunks: 40,
+        unindexed_chunks: 0,
         durability: Durability::Synced,
         now,
         fault_injection: mistake,

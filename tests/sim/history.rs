@@ -114,6 +114,7 @@ impl History {
         let options = Options {
             // A run after every few packs, a merge after every few runs.
             recent_chunks: 30,
+            unindexed_chunks: 0,
             durability: Durability::Synced,
             reserve_bytes: 0,
             rebuilt_bytes: 0,

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use super::local_chunks::{DirectoryChunks, LocalChunks, LocalReader};
+use crate::agent::lazy_store::LazyStore;
 use crate::agent::link_speed::LinkSpeed;
 use crate::agent::{Error, Result, check_meant};
 use crate::restore::{self, ChunkReader as _, SourceError, check_fits};
-use crate::store::Store;
 use format::manifest::{NodeRef, Reference, Root, SegmentName};
-use format::pack::Frame;
+use format::pack::{Frame, FrameKind};
 use format::recipe::ChunkRef;
 use format::record::Record;
 use ground::ids::{ReleaseId, Selector};
@@ -31,9 +31,11 @@ pub struct FetchOptions {
 pub(super) struct PullView<'a> {
     asked: &'a Selector,
     present: &'a DirectoryChunks,
-    store: &'a Store,
+    store: &'a LazyStore,
     reader: LocalReader<'a>,
     options: FetchOptions,
+    /// True if the directory holds the release that is pulled: no manifest need be kept to write it.
+    is_held: bool,
     /// The last error, as the user is to see it.
     failed: Option<Error>,
 }
@@ -43,11 +45,11 @@ impl<'a> PullView<'a> {
     pub fn new(
         asked: &'a Selector,
         present: &'a DirectoryChunks,
-        store: &'a Store,
+        store: &'a LazyStore,
         options: FetchOptions,
     ) -> Self {
         let reader = LocalReader::of(&LocalChunks { present, fetched: store });
-        Self { asked, present, store, reader, options, failed: None }
+        Self { asked, present, store, reader, options, is_held: false, failed: None }
     }
 
     /// Returns the error that a failing view is the reason of.
@@ -69,14 +71,14 @@ impl<'a> PullView<'a> {
     }
 
     fn find_one(&self, reference: &Reference) -> Result<Option<ChunkRef>> {
+        let present = match reference {
+            Reference::Short(short) => self.present.find_short(*short),
+            Reference::Full(chunk) => self.present.has(&chunk.id).then_some(*chunk),
+        };
+        let (None, Some(store)) = (present, self.store.if_there()) else { return Ok(present) };
         Ok(match reference {
-            Reference::Short(short) => match self.present.find_short(*short) {
-                Some(chunk) => Some(chunk),
-                None => self.store.find_short(*short)?,
-            },
-            Reference::Full(chunk) => {
-                (self.present.has(&chunk.id) || self.store.holds(chunk)?).then_some(*chunk)
-            }
+            Reference::Short(short) => store.find_short(*short)?,
+            Reference::Full(chunk) => store.holds(chunk)?.then_some(*chunk),
         })
     }
 }
@@ -103,7 +105,10 @@ impl StorageView for PullView<'_> {
     }
 
     fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {
-        let kept = self.store.append(&frame).map(drop).map_err(Error::from);
+        if self.is_held && frame.kind == FrameKind::Manifest {
+            return Ok(());
+        }
+        let kept = self.store.get().and_then(|store| store.append(&frame)).map(drop).map_err(Error::from);
         self.noted(kept)
     }
 }
@@ -112,8 +117,9 @@ impl DirectoryView for PullView<'_> {
     fn announced(&mut self, record: &Record, root: &Root) -> Result<(), Refusal> {
         let meant = check_meant(record, self.asked);
         let FetchOptions { place, holds, .. } = &self.options;
+        self.is_held = *holds == Some(record.release);
         let fits = meant.and_then(|()| match place {
-            Some(place) if *holds != Some(record.release) => Ok(check_fits(place, root.totals)?),
+            Some(place) if !self.is_held => Ok(check_fits(place, root.totals)?),
             _ => Ok(()),
         });
         self.noted(fits)
@@ -122,17 +128,18 @@ impl DirectoryView for PullView<'_> {
     fn resolve(&mut self, names: &[SegmentName]) -> Result<Vec<Option<NodeRef>>, Refusal> {
         let find = |name: &SegmentName| match self.present.segment(*name) {
             Some((node, _)) => Ok(Some(*node)),
-            None => Ok(self.store.find_name(*name)?),
+            None => Ok(self.store.if_there().map_or(Ok(None), |store| store.find_name(*name))?),
         };
         let found = names.iter().map(find).collect();
         self.noted(found)
     }
 
     fn is_unkept(&mut self, segment: &NodeRef) -> Result<bool, Refusal> {
-        if self.present.segment(segment.name()).is_none() {
+        if self.is_held || self.present.segment(segment.name()).is_none() {
             return Ok(false);
         }
-        let found = self.store.find(&segment.id).map(|found| found.is_none()).map_err(Error::from);
+        let Some(store) = self.store.if_there() else { return Ok(true) };
+        let found = store.find(&segment.id).map(|found| found.is_none()).map_err(Error::from);
         self.noted(found)
     }
 
@@ -144,14 +151,13 @@ impl DirectoryView for PullView<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Options;
     use format::manifest::{Profile, Shape, Totals};
     use format::record::Cost;
 
     #[test]
     fn a_release_that_is_there_needs_no_room() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let store = Store::open(folder.path(), Options::PASSING).expect("a new store");
+        let store = LazyStore::new(folder.path().join("store"), crate::store::Options::PASSING);
         let totals = Totals { bytes: u64::MAX / 4, files: 1, ..Totals::default() };
         let root = Root::above(Profile::DEFAULT, Shape::Tree, totals, Vec::new(), |_| {}).expect("small");
         let record = Record {

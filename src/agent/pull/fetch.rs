@@ -11,10 +11,10 @@ use tokio::task::JoinHandle;
 
 use super::directory_view::{FetchOptions, PullView};
 use super::local_chunks::DirectoryChunks;
+use crate::agent::lazy_store::LazyStore;
 use crate::agent::{Error, Result, Session};
 use crate::net::blocking;
 use crate::net::link::{Receiver, Sender};
-use crate::store::Store;
 use format::manifest::{NodeRef, Root};
 use format::record::Record;
 use ground::ids::Selector;
@@ -51,7 +51,7 @@ pub async fn fetch(
     session: &Session,
     selector: &Selector,
     present: &Arc<DirectoryChunks>,
-    store: &Arc<Store>,
+    store: &Arc<LazyStore>,
     options: FetchOptions,
     monitor: &Arc<dyn Monitor>,
 ) -> Result<Fetched> {
@@ -77,7 +77,7 @@ pub async fn fetch(
 struct Fetch {
     selector: Selector,
     present: Arc<DirectoryChunks>,
-    store: Arc<Store>,
+    store: Arc<LazyStore>,
     options: FetchOptions,
     monitor: Arc<dyn Monitor>,
 }
@@ -121,7 +121,6 @@ impl Fetch {
             }
             shown = counts;
         }
-        store.sync()?;
         let (record, root) = machine.into_release().expect("it has finished");
         Ok(Fetched { record, root, chunks: shown.chunks, bytes: shown.bytes })
     }

@@ -6,9 +6,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::agent::lazy_store::LazyStore;
 use crate::agent::scan::{self, Holder, Scan};
 use crate::restore::{ChunkReader, ChunkSource, SourceError};
-use crate::store::Store;
+use crate::store::{Store, StoreReader};
 use format::manifest::{NodeRef, SegmentIndex, SegmentName};
 use format::recipe::ChunkRef;
 use ground::ids::{ChunkId, ReleaseId, ShortId};
@@ -99,7 +100,7 @@ pub struct LocalChunks<'a> {
     /// The directory's content.
     pub present: &'a DirectoryChunks,
     /// Fetched chunks.
-    pub fetched: &'a Store,
+    pub fetched: &'a LazyStore,
 }
 
 impl ChunkSource for LocalChunks<'_> {
@@ -111,7 +112,9 @@ impl ChunkSource for LocalChunks<'_> {
 /// Reads chunks of the directory, and those fetched.
 pub(super) struct LocalReader<'a> {
     present: &'a DirectoryChunks,
-    fetched: Box<dyn ChunkReader + 'a>,
+    store: &'a LazyStore,
+    /// Reads the store, once there is one.
+    fetched: Option<StoreReader<Arc<Store>>>,
     open: Option<(u32, File)>,
 }
 
@@ -122,14 +125,17 @@ impl ChunkReader for LocalReader<'_> {
             return Ok(());
         }
         out.truncate(begin);
-        self.fetched.read(chunk, out)
+        if self.fetched.is_none() {
+            self.fetched = self.store.if_there().map(|store| StoreReader::new(Arc::clone(store)));
+        }
+        self.fetched.as_mut().ok_or(SourceError::Unknown(chunk.id))?.read(chunk, out)
     }
 }
 
 impl<'a> LocalReader<'a> {
     /// Begins to read.
     pub fn of(chunks: &LocalChunks<'a>) -> Self {
-        Self { present: chunks.present, fetched: chunks.fetched.reader(), open: None }
+        Self { present: chunks.present, store: chunks.fetched, fetched: None, open: None }
     }
 
     /// Appends the chunk if the directory's file still holds it.

@@ -19,13 +19,14 @@ use super::local_chunks::{DirectoryChunks, LocalChunks};
 use super::mark::{self, Beginning, FolderId, Mark};
 use super::place::{Named, PlaceError};
 use super::staging::{SetAside, Staging};
+use crate::agent::lazy_store::LazyStore;
 use crate::agent::link_speed::LinkSpeed;
 use crate::agent::push::receipt::{self, ReceiptWire};
 use crate::agent::scan::{self, Archives, Scan, Selection};
 use crate::agent::{Error, Result, Session, blocking};
 use crate::net::blocking::start_whole;
 use crate::restore::{self, ChunkSource, OutsideLinks, TreeOptions};
-use crate::store::{self, Store};
+use crate::store;
 use disk::crash_points;
 use disk::files::{self, Mount, OnPath};
 use format::chunking::Profile;
@@ -215,7 +216,7 @@ impl Pulled {
 struct Prepared {
     staging: Staging,
     present: DirectoryChunks,
-    store: Store,
+    store: LazyStore,
     /// The directory that the pull replaces, if there is one.
     was: Option<Was>,
     /// The release that the directory holds, where it is as the last pull made it.
@@ -260,7 +261,7 @@ fn prepare(target: &Path, options: PullOptions, monitor: &dyn Monitor) -> Result
     }
     let Some(found) = examine_place(target)? else {
         let staging = staging.map_or_else(|| Staging::open(target), Ok)?;
-        let store = Store::open(&staging.store(), store::Options::PASSING)?;
+        let store = LazyStore::new(staging.store(), store::Options::PASSING);
         let present = DirectoryChunks::default();
         return Ok(Prepared { staging, present, store, was: None, untouched: None });
     };
@@ -310,7 +311,7 @@ fn prepare(target: &Path, options: PullOptions, monitor: &dyn Monitor) -> Result
             DirectoryChunks::default()
         }
     };
-    let store = Store::open(&staging.store(), store::Options::PASSING)?;
+    let store = LazyStore::new(staging.store(), store::Options::PASSING);
     let is_as_pulled = is_as_pulled && beginning.is_some_and(|beginning| beginning.mode == mode);
     let held = beginning.filter(|_| is_as_pulled).map(|beginning| beginning.release);
     // What was read says so too.

@@ -14,7 +14,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::error::Error;
-use disk::files::{self, OnPath};
+use disk::files::{self, Durability, OnPath};
 use format::pack::PackId;
 
 /// 1 MiB: the catalogue has some 100 B for each pack of 64 MiB.
@@ -38,14 +38,26 @@ pub struct Catalogue {
     /// `next`: the first pack number that was never given. `runs`: number (4) and hash (32) of each, newest first.
     numbers: sled::Tree,
     file: PathBuf,
+    durability: Durability,
 }
 
 impl Catalogue {
+    /// Opens the catalogue in `folder`; returns none where nothing was ever indexed.
+    ///
+    /// # Errors
+    /// As [`Catalogue::open`].
+    pub fn open_if_there(folder: &Path, durability: Durability) -> Result<Option<Self>, Error> {
+        let file = folder.join(FILE);
+        let is_there = file.try_exists().on("find", &file)?;
+        is_there.then(|| Self::open(folder, durability)).transpose()
+    }
+
     /// Opens or creates the catalogue in `folder`.
     ///
     /// # Errors
     /// The catalogue is damaged, locked by another process, or unreadable.
-    pub fn open(folder: &Path) -> Result<Self, Error> {
+    pub fn open(folder: &Path, durability: Durability) -> Result<Self, Error> {
+        let is_new = !folder.join(FILE).exists();
         wait_for_lock(&folder.join(FILE));
         let opened = guarded(|| {
             let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(None);
@@ -59,9 +71,11 @@ impl Catalogue {
                 return Err(Error::Older);
             }
             let (packs, numbers) = (db.open_tree("packs")?, db.open_tree("numbers")?);
-            Ok(Self { db, packs, numbers, file: folder.join(FILE) })
+            Ok(Self { db, packs, numbers, file: folder.join(FILE), durability })
         })?;
-        files::sync_folder(folder)?;
+        if is_new && durability == Durability::Synced {
+            files::sync_folder(folder)?;
+        }
         Ok(opened)
     }
 
@@ -153,13 +167,15 @@ impl Catalogue {
             .try_for_each(|number| guarded(|| Ok(self.packs.remove(number.to_be_bytes()).map(drop)?)))
     }
 
-    /// Makes all changes durable: sled's flush writes, but never syncs.
+    /// Makes all changes as durable as the catalogue is: sled's flush writes, but never syncs.
     ///
     /// # Errors
     /// The disk's.
     pub fn sync(&self) -> Result<(), Error> {
         guarded(|| Ok(self.db.flush().map(drop)?))?;
-        File::open(&self.file).and_then(|file| file.sync_data()).on("sync", &self.file)?;
+        if self.durability == Durability::Synced {
+            File::open(&self.file).and_then(|file| file.sync_data()).on("sync", &self.file)?;
+        }
         Ok(())
     }
 }

@@ -56,21 +56,23 @@ pub struct Index {
 pub struct Unnamed(u32, Run);
 
 impl Index {
-    /// Opens or creates the index in `folder`, whose runs are of that durability; the catalogue is always synced.
+    /// Opens the index in `folder`, which is of that durability; an empty one where nothing was ever indexed.
     ///
     /// # Errors
     /// The folder is damaged, locked by another process, or unreadable.
     pub fn open(folder: &Path, durability: Durability) -> Result<Self, Error> {
         files::create_folder(folder)?;
-        let catalogue = Catalogue::open(folder)?;
-        let packs = catalogue.packs()?.into_iter().map(|(number, id, chunks)| (number, (id, chunks)));
-        let names = catalogue.runs()?;
+        let (packs, names, next_number) = match Catalogue::open_if_there(folder, durability)? {
+            Some(catalogue) => (catalogue.packs()?, catalogue.runs()?, catalogue.next_number()?),
+            None => Default::default(),
+        };
+        let packs = packs.into_iter().map(|(number, id, chunks)| (number, (id, chunks)));
         let index = Self {
             folder: folder.to_owned(),
             durability,
             runs: RwLock::default(),
             packs: RwLock::new(packs.collect()),
-            next_number: Mutex::new(catalogue.next_number()?),
+            next_number: Mutex::new(next_number),
             next_run: AtomicU32::new(names.iter().map(|(number, _)| number + 1).max().unwrap_or(0)),
         };
         let open = |(number, hash): &(u32, [u8; 32])| {
@@ -125,7 +127,7 @@ impl Index {
         let mut runs = self.runs().clone();
         runs.insert(0, (number, Arc::new(run)));
         let next = packs.iter().map(|(number, _, _)| number + 1).max().unwrap_or(0).max(*next_number);
-        let catalogue = Catalogue::open(&self.folder)?;
+        let catalogue = Catalogue::open(&self.folder, self.durability)?;
         // Burnt first: entries that a crash leaves half taken in must never point into another pack.
         catalogue.name_runs(runs.iter().map(|(number, run)| (*number, run.hash())), next)?;
         crash_points::point("take-in.named");
@@ -195,7 +197,7 @@ impl Index {
         let first = runs.iter().position(|(number, _)| *number == merged[0].0).ok_or(Error::Entry)?;
         runs.splice(first..first + merged.len(), [(number, Arc::new(run))]);
         let names = runs.iter().map(|(number, run)| (*number, run.hash()));
-        Catalogue::open(&self.folder)?.name_runs(names, *next_number)?;
+        Catalogue::open(&self.folder, self.durability)?.name_runs(names, *next_number)?;
         crash_points::point("merge.named");
         *self.runs.write().unpoisoned() = runs;
         for (_, run) in merged {
@@ -256,7 +258,7 @@ impl Index {
         if there.is_empty() {
             return Ok(());
         }
-        let catalogue = Catalogue::open(&self.folder)?;
+        let catalogue = Catalogue::open(&self.folder, self.durability)?;
         catalogue.remove(&there)?;
         self.packs.write().unpoisoned().retain(|number, _| !there.contains(number));
         crash_points::point("take-out.catalogue");
