@@ -115,13 +115,11 @@ pub enum Error {
         /// The seconds since the push.
         seconds: u64,
     },
-    /// A report that cannot be the baseline of this one.
-    #[error("{path} cannot be the baseline: {reason}")]
+    /// A baseline of another input.
+    #[error("the baseline is of other releases, named {name}")]
     Baseline {
-        /// The file.
-        path: String,
-        /// In a clause.
-        reason: &'static str,
+        /// The input's name in it.
+        name: String,
     },
     /// A text that is no share.
     #[error("`{text}` is no share like 10%")]

@@ -12,7 +12,7 @@ use super::progress::waiting;
 use super::serve::listen_for;
 use crate::net::blocking;
 use ground::faults::Fault;
-use whit_bench::{Link, Options, Report, Stop};
+use whit_bench::{Baseline, Link, Options, Report, Share, Stop};
 
 const HELP: &str = "\
 Copies OLD and NEW into a temporary folder, runs whit and every tool that is installed on the copies, and counts \
@@ -21,7 +21,8 @@ zstd over each of --links. Nothing leaves the machine. docs/BENCHMARKS.md define
 
   whit bench ./v1 ./v2 --plot bench.svg
   whit bench ./v1 ./v2 --only whit,rsync-az --rounds 3
-  sudo whit bench ./v1 ./v2 --links loopback,100mbit/20ms,20mbit/50ms/0.5%";
+  sudo whit bench ./v1 ./v2 --links loopback,100mbit/20ms,20mbit/50ms/0.5% --plot-seconds seconds.svg
+  whit bench ./v1 ./v2 --rounds 3 --baseline report.json --worse-by 20% --json";
 
 /// Measure whit beside the tools that people use today.
 #[derive(Debug, Args)]
@@ -51,11 +52,21 @@ pub struct BenchArgs {
     /// Draw the bytes into an SVG file.
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
-    /// Reuse the other tools' figures for this input from this file, and store new ones in it.
+    /// Draw the seconds to the complete copy, by link, into an SVG file.
+    #[arg(long, value_name = "FILE")]
+    plot_seconds: Option<PathBuf>,
+    /// Fail if a figure is worse than in this report of --json: whit's bytes, or its seconds as a multiple of the best other
+    /// tool's.
+    #[arg(long, value_name = "REPORT")]
+    baseline: Option<PathBuf>,
+    /// By how much figures may be worse than the baseline's.
+    #[arg(long, value_name = "SHARE", default_value = "10%", requires = "baseline")]
+    worse_by: Share,
+    /// Reuse the other tools' figures of bytes for this input from this file, and store new ones in it.
     #[arg(long, value_name = "FILE")]
     peers: Option<PathBuf>,
     /// Measure nothing: print the tables of reports written by --json as Markdown.
-    #[arg(long, value_name = "REPORT", num_args = 1.., conflicts_with_all = ["old", "links", "plot", "peers"])]
+    #[arg(long, value_name = "REPORT", num_args = 1.., conflicts_with_all = ["old", "links", "plot", "plot_seconds", "baseline", "peers"])]
     markdown: Vec<PathBuf>,
 }
 
@@ -93,12 +104,20 @@ pub async fn run(arguments: BenchArgs, output: &Output) -> Result<(), Error> {
         peers: arguments.peers,
         whit,
     };
+    // Read first, for it is no use to find out after minutes that it cannot be.
+    let baseline = arguments.baseline.map(|path| Baseline::read(&path, arguments.worse_by)).transpose()?;
     let report = measure(options, output).await?;
-    if let Some(path) = &arguments.plot {
-        whit_bench::draw(&report, path)?;
-        output.note(&format!("drawn into {}", path.display()));
+    for (path, draw) in [
+        (arguments.plot, whit_bench::draw_bytes as fn(&Report, &Path) -> whit_bench::Result<()>),
+        (arguments.plot_seconds, whit_bench::draw_seconds),
+    ] {
+        if let Some(path) = path {
+            draw(&report, &path)?;
+            output.note(&format!("drawn into {}", path.display()));
+        }
     }
-    output.report(&report, || text(&report))
+    let ended = baseline.map_or(Ok(()), |baseline| baseline.check(&report));
+    output.report_with(&report, ended.map_err(Error::from), || text(&report))
 }
 
 /// Measures on a thread of its own; Ctrl-C or SIGTERM ends what runs, and waits until it is cleared away.

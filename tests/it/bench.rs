@@ -82,6 +82,7 @@ fn two_releases_are_measured_drawn_and_tabled_and_nothing_is_left() {
     over_loopback(&report);
 
     fs::write(home.path("report.json"), &ran.out).expect("written");
+    beside_a_baseline(&home, report);
     let tables = bench(&home, &["--markdown", "report.json", "report.json"]);
     let lines = tables.out.lines().filter(|line| line.starts_with("| new | 1,100,008 |"));
     assert_eq!((tables.code, lines.count()), (Some(0), 4), "{tables:?}");
@@ -111,6 +112,30 @@ fn over_loopback(report: &Value) {
         assert!(judged["saved"]["bytes"].as_i64() > Some(1_000_000), "{judged}");
         assert!(judged["ratio"].as_f64() > Some(0.0), "{judged}");
     }
+}
+
+/// Runs it once more beside a report of the same releases, and beside one that was twice as good.
+fn beside_a_baseline(home: &Home, mut report: Value) {
+    let beside = |name: &str| {
+        let arguments =
+            ["old", "new", "--only", "whit", "--baseline", name, "--plot-seconds", "seconds.svg", "--json"];
+        bench(home, &arguments)
+    };
+    let same = beside("report.json");
+    assert_eq!(same.code, Some(0), "{same:?}");
+    assert!(fs::read_to_string(home.path("seconds.svg")).expect("a picture").contains("loopback"));
+    for row in report["tools"].as_array_mut().expect("rows").iter_mut().filter(|row| row["tool"] == "whit") {
+        row["first"]["up_bytes"] = 1.into();
+    }
+    fs::write(home.path("better.json"), report.to_string()).expect("written");
+    let worse = beside("better.json");
+    assert_eq!(worse.code, Some(6), "{worse:?}");
+    assert!(worse.err.contains("error: worse than the baseline: first: "), "{worse:?}");
+    let told: Value = serde_json::from_str(&worse.out).expect("JSON");
+    assert!(told["error"]["exit_code"] == 6 && told["links"].is_array(), "the report is there too: {told}");
+    report["digest"] = "00".into();
+    fs::write(home.path("other.json"), report.to_string()).expect("written");
+    assert_eq!(beside("other.json").code, Some(2));
 }
 
 #[test]
@@ -144,6 +169,8 @@ fn wrong_words_are_refused_with_what_is_right() {
     refused(&["old", "new", "--only", "rcync"], "rsync-acz");
     refused(&["old", "new", "--links", "loopback,fast"], "20mbit/50ms");
     refused(&["old", "new", "--links", "10gbit/1ms"], "CPU seconds per GB");
+    refused(&["old", "new", "--baseline", "b.json", "--worse-by", "much"], "10%");
+    refused(&["old", "new", "--worse-by", "10%"], "--baseline");
     refused(&["old"], "NEW");
     refused(&["old", "new/bin/server"], "two files or two directories");
     assert_eq!(bench(&home, &["old", "nowhere"]).code, Some(3));
