@@ -24,11 +24,12 @@ use format::manifest::{
     decode_node, decode_segment, shorten,
 };
 use format::pack::{self, Footer, FooterView, Frame, FrameKind, FrameView, PackId};
-use format::recipe::{ChunkRef, Container, Recipe};
+use format::recipe::{ChunkRef, Container, ContentHasher, Recipe};
 use format::record::{ActionReport, Cost, DeliveryEvent, DeliveryReport, DeliveryState, Progress, Record};
+use format::release_manifests::ReleaseManifests;
 use format::shown::{Shown, ShownEntry, ShownState};
 use ground::faults::Fault;
-use ground::ids::{ArtifactId, ChunkId, DeliveryId, ReleaseId, Selector};
+use ground::ids::{ArtifactId, ChunkId, ContentId, DeliveryId, ReleaseId, Selector};
 use protocol::token::{Action, Grant, Hop, Issuer, TokenId, verify};
 use protocol::wire::{
     Answer, Basis, Batch, BlockSums, Challenge, CheckStep, Cut, DeliveriesWanted, DeliveryPlan,
@@ -151,28 +152,47 @@ fn archive_stream() -> Vec<u8> {
     [encode_head(&Plan::plain(10)).as_slice(), ARCHIVE].concat()
 }
 
-fn archive_items() -> [Item; 2] {
+fn archive_items(content: Option<ContentId>) -> [Item; 2] {
     let stream = archive_stream();
-    let container = Container { stream_bytes: stream.len() as u64, artifact: ArtifactId::of(ARCHIVE) };
+    let container =
+        Container { stream_bytes: stream.len() as u64, artifact: ArtifactId::of(ARCHIVE), content };
     let recipe = Recipe::Container(container);
     [Item::File { path: path("a"), mode: 0o644, size: 10, recipe }, Item::Chunk(chunk(&stream))]
 }
 
-fn archive_segment() -> Vec<u8> {
-    let mut builder = Builder::new(Profile::DEFAULT);
-    for item in archive_items() {
-        assert_eq!(builder.push(&item), None, "so few items are one segment");
-    }
-    builder.finish(Shape::Tree).expect("a small manifest").0.expect("one segment").bytes
+/// The same archive as it is.
+fn packed_items() -> [Item; 2] {
+    let file = Item::File { path: path("a"), mode: 0o644, size: 10, recipe: Recipe::Packed };
+    [file, Item::Chunk(chunk(ARCHIVE))]
 }
 
-fn manifest() -> (Segment, Root) {
+fn segment_of(items: &[Item]) -> Vec<u8> {
+    built(items).0.bytes
+}
+
+fn root_of(items: &[Item]) -> Root {
+    built(items).1
+}
+
+fn built(items: &[Item]) -> (Segment, Root) {
     let mut builder = Builder::new(Profile::DEFAULT);
-    for item in items() {
-        assert_eq!(builder.push(&item), None, "so few items are one segment");
+    for item in items {
+        assert_eq!(builder.push(item), None, "so few items are one segment");
     }
     let (segment, root, _) = builder.finish(Shape::Tree).expect("a small manifest");
     (segment.expect("one segment"), root)
+}
+
+/// The manifests of that archive's release.
+fn manifests() -> ReleaseManifests {
+    let unpacked = root_of(&archive_items(Some(ContentHasher::of(&[chunk(ARCHIVE)]))));
+    let packed = root_of(&packed_items());
+    assert_eq!(packed.release(), unpacked.release(), "one release");
+    ReleaseManifests { packed: Some(packed.id()), unpacked: Some(unpacked.id()) }
+}
+
+fn manifest() -> (Segment, Root) {
+    built(&items())
 }
 
 fn record() -> Record {
@@ -415,7 +435,11 @@ fn the_format_is_as_its_document_says() {
         ("segment-1", segment.bytes.clone()),
         ("node-1", node),
         ("root-1", root.encode()),
-        ("archive-1", archive_segment()),
+        ("archive-1", segment_of(&archive_items(None))),
+        ("archive-packed-1", segment_of(&packed_items())),
+        ("archive-unpacked-1", segment_of(&archive_items(Some(ContentHasher::of(&[chunk(ARCHIVE)]))))),
+        ("root-release-1", root_of(&packed_items()).encode()),
+        ("manifests-1", manifests().encode()),
         ("links-1", links_segment()),
         ("stream-1", archive_stream()),
         ("pack-header-1", header),
@@ -437,7 +461,10 @@ fn the_format_is_as_its_document_says() {
     // Whatever is read here is also what the code writes: the decoder refuses every other form.
     assert_eq!(decode_node(block("node-1")), Ok(nodes));
     assert_eq!(Root::decode(block("root-1")), Ok(root));
-    assert_eq!(decode_segment(block("archive-1")), Ok(archive_items().to_vec()));
+    assert_eq!(decode_segment(block("archive-1")), Ok(archive_items(None).to_vec()));
+    assert_eq!(decode_segment(block("archive-packed-1")), Ok(packed_items().to_vec()));
+    assert_eq!(Root::decode(block("root-release-1")), Ok(root_of(&packed_items())));
+    assert_eq!(ReleaseManifests::decode(block("manifests-1")), Ok(manifests()));
     assert_eq!(decode_segment(block("links-1")), Ok(links_items().to_vec()));
     let thin = Thin::decode(&shorten(block("links-1")).expect("a segment")).expect("just made");
     let Item::Chunk(chunk) = &links_items()[1] else { panic!("the file's") };
@@ -460,7 +487,7 @@ fn message<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) -> Ve
 
 fn grown() -> Grown {
     let Open { release, totals, segments, .. } = open();
-    Grown { release, totals, segments }
+    Grown { release, totals, segments, root: None }
 }
 
 fn open() -> Open {
@@ -481,6 +508,7 @@ fn open() -> Open {
         keeps_current: false,
         moves: false,
         cache_only: false,
+        root: None,
     }
 }
 
@@ -499,7 +527,7 @@ fn batch(parts: &[&[u8]]) -> Batch {
 }
 
 fn told_by_base() -> ManifestForm {
-    ManifestForm::Base { release: ReleaseId::of(b"the release before"), outline: outline() }
+    ManifestForm::Base { root: ChunkId::of(b"the release before"), outline: outline() }
 }
 
 /// What stays of a release before, of one segment more.
@@ -671,7 +699,7 @@ fn the_protocol_is_as_its_document_says() {
         ("operation-push", message(&Operation::Push(open()))),
         (
             "operation-pull",
-            message(&Operation::Pull { release: selector.expect("a selector"), have: Some(root.release()) }),
+            message(&Operation::Pull { release: selector.expect("a selector"), have: Some(root.id()) }),
         ),
         ("marks-9", message(&nine)),
         ("batch-raw", message(&chunks)),

@@ -4,7 +4,7 @@
 //! `crash-points` nothing of this is in the program: every call is empty.
 
 /// Every point, in the order in which a release passes them.
-pub const POINTS: [&str; 85] = [
+pub const POINTS: [&str; 89] = [
     // A pack is begun, and a frame appended to it.
     "pack.created",
     "pack.headed",
@@ -33,6 +33,10 @@ pub const POINTS: [&str; 85] = [
     "merge.removed",
     // A push is committed.
     "commit.synced",
+    "manifests.created",
+    "manifests.half",
+    "manifests.written",
+    "manifests.renamed",
     "record.created",
     "record.half",
     "record.written",

@@ -104,6 +104,44 @@ impl Profile {
     }
 }
 
+/// Cuts bytes that come in pieces as [`Profile::cut_all`] does. Memory: 1 MiB.
+#[derive(Debug)]
+pub struct Cutter {
+    profile: Profile,
+    bytes: Vec<u8>,
+}
+
+impl Cutter {
+    /// Starts before the first byte.
+    pub fn new(profile: Profile) -> Self {
+        Self { profile, bytes: Vec::new() }
+    }
+
+    /// Takes the next bytes; passes each chunk that is whole to `take`.
+    pub fn push(&mut self, bytes: &[u8], take: &mut impl FnMut(&[u8])) {
+        self.bytes.extend_from_slice(bytes);
+        if self.bytes.len() >= READ_BYTES {
+            self.cut(self.profile.max as usize, take);
+        }
+    }
+
+    /// Passes the last chunks to `take`.
+    pub fn finish(mut self, take: &mut impl FnMut(&[u8])) {
+        self.cut(1, take);
+    }
+
+    /// Cuts while `least` bytes are there.
+    fn cut(&mut self, least: usize, take: &mut impl FnMut(&[u8])) {
+        let mut begin = 0;
+        while self.bytes.len() - begin >= least {
+            let length = self.profile.cut(&self.bytes[begin..]);
+            take(&self.bytes[begin..begin + length]);
+            begin += length;
+        }
+        self.bytes.drain(..begin);
+    }
+}
+
 /// 1 MiB: one read; many times the largest chunk, so that few bytes move inside the buffer.
 const READ_BYTES: usize = 1024 * 1024;
 
@@ -164,6 +202,18 @@ mod tests {
     }
 
     const GOLDEN: [usize; 8] = [8992, 24170, 19690, 20460, 32940, 15942, 13321, 14485];
+
+    #[test]
+    fn pieces_of_any_length_are_cut_as_the_whole() {
+        let bytes = noise(3_000_000, 3);
+        for length in [1 << 20, 77_777, 100] {
+            let (mut cutter, mut found) = (Cutter::new(Profile::DEFAULT), Vec::new());
+            let mut take = |chunk: &[u8]| found.push(chunk.len());
+            bytes.chunks(length).for_each(|piece| cutter.push(piece, &mut take));
+            cutter.finish(&mut take);
+            assert_eq!(found, cuts(&bytes), "{length}");
+        }
+    }
 
     #[test]
     fn an_insertion_changes_only_the_chunks_around_it() {

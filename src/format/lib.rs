@@ -12,4 +12,5 @@ pub mod record;
 pub mod shown;
 pub mod current;
 pub mod cache_mark;
+pub mod release_manifests;
 pub mod maintenance;

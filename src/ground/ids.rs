@@ -34,7 +34,7 @@ pub enum Error {
 }
 
 macro_rules! content_id {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($($(#[$doc:meta])* $name:ident;)+) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $name([u8; 32]);
@@ -112,20 +112,18 @@ macro_rules! content_id {
                 }
             }
         }
-    };
+    )+};
 }
 
 content_id! {
     /// BLAKE3-256 of a chunk's plain bytes, by which chunks are named, found and verified.
-    ChunkId
-}
-content_id! {
+    ChunkId;
     /// BLAKE3-256 of an artifact's bytes, whole.
-    ArtifactId
-}
-content_id! {
-    /// BLAKE3-256 of a manifest's root: it names one release's whole content.
-    ReleaseId
+    ArtifactId;
+    /// BLAKE3-256 of the list of an artifact's chunks: it names the artifact however it is stored.
+    ContentId;
+    /// It names one release's whole content, however that is stored (FORMAT 2.6).
+    ReleaseId;
 }
 
 impl From<ReleaseId> for ChunkId {

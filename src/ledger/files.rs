@@ -69,11 +69,15 @@ impl FileLedger {
         Self { spaces, deliveries, notices, identity, locks, leases: Mutex::default(), now }
     }
 
-    fn releases(&self, space: &SpaceName) -> PathBuf {
+    fn space(&self, space: &SpaceName) -> PathBuf {
         match &self.spaces {
-            Spaces::Below(folder) => folder.join(space.as_str()).join("releases"),
-            Spaces::Alone(folder) => folder.join("releases"),
+            Spaces::Below(folder) => folder.join(space.as_str()),
+            Spaces::Alone(folder) => folder.clone(),
         }
+    }
+
+    fn releases(&self, space: &SpaceName) -> PathBuf {
+        self.space(space).join("releases")
     }
 
     /// The folder of a table.
@@ -86,6 +90,7 @@ impl FileLedger {
             Table::Current { space, app } => self.releases(space).join(app.as_str()).join("current"),
             Table::Labels { space, app } => self.releases(space).join(app.as_str()).join("labels"),
             Table::Cached { space, app } => self.releases(space).join(app.as_str()).join("cached"),
+            Table::Manifests { space } => self.space(space).join("manifests"),
             Table::Deliveries => self.deliveries.clone(),
             Table::Ended => self.deliveries.join("ended"),
             Table::Notices => self.notices.clone(),
@@ -258,6 +263,7 @@ fn extension(table: &Table) -> Option<&'static str> {
         Table::Current { .. } => Some("current"),
         Table::Labels { .. } => Some("label"),
         Table::Cached { .. } => Some("cached"),
+        Table::Manifests { .. } => Some("manifests"),
         Table::Tokens | Table::Revoked => None,
     }
 }
@@ -267,7 +273,8 @@ fn stem(key: &Key) -> String {
     match key {
         Key::Record { number, .. } | Key::Current { number, .. } => format!("{number:010}"),
         Key::Delivery { number } | Key::Ended { number } | Key::Notice { number } => format!("{number:012}"),
-        Key::Pin { release, .. } | Key::Cached { release, .. } => release.to_string(),
+        Key::Pin { release, .. } | Key::Manifests { release, .. } => release.to_string(),
+        Key::Cached { root, .. } => root.to_string(),
         Key::Shown { destination, .. } => destination.to_string(),
         Key::Token { id } | Key::Revoked { id } => id.to_string(),
         Key::Label { label, .. } => label.to_string(),
@@ -293,7 +300,8 @@ fn parse(table: &Table, name: &str) -> Option<(Key, Option<Retired>)> {
         Table::Revoked => Key::Revoked { id: stem_found.parse().ok()? },
         Table::Current { space, app } => Key::Current { space, app, number: stem_found.parse().ok()? },
         Table::Labels { space, app } => Key::Label { space, app, label: stem_found.parse().ok()? },
-        Table::Cached { space, app } => Key::Cached { space, app, release: stem_found.parse().ok()? },
+        Table::Cached { space, app } => Key::Cached { space, app, root: stem_found.parse().ok()? },
+        Table::Manifests { space } => Key::Manifests { space, release: stem_found.parse().ok()? },
     };
     // A number that is written otherwise is of no file that was ever made.
     (stem(&key) == stem_found).then_some((key, retired))

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use ground::ids::{AppName, DestinationName, Label, ReleaseId, SpaceName};
+use ground::ids::{AppName, ChunkId, DestinationName, Label, ReleaseId, SpaceName};
 use protocol::token::TokenId;
 
 /// The name of a value. Keys of one table are ordered by their last field.
@@ -84,7 +84,14 @@ pub enum Key {
         space: SpaceName,
         /// The application.
         app: AppName,
-        /// The release that the content would make.
+        /// The root of its manifest.
+        root: ChunkId,
+    },
+    /// The manifests of a release that has archives (FORMAT 4.4).
+    Manifests {
+        /// The space.
+        space: SpaceName,
+        /// The release.
         release: ReleaseId,
     },
 }
@@ -104,6 +111,7 @@ impl Key {
             Self::Current { space, app, .. } => Table::Current { space: space.clone(), app: app.clone() },
             Self::Label { space, app, .. } => Table::Labels { space: space.clone(), app: app.clone() },
             Self::Cached { space, app, .. } => Table::Cached { space: space.clone(), app: app.clone() },
+            Self::Manifests { space, .. } => Table::Manifests { space: space.clone() },
         }
     }
 }
@@ -127,8 +135,11 @@ impl fmt::Display for Key {
                 write!(f, "entry {number} of the log of `{app}` in space `{space}`")
             }
             Self::Label { space, app, label } => write!(f, "label `{label}` of `{app}` in space `{space}`"),
-            Self::Cached { space, app, release } => {
-                write!(f, "the mark of cached content {} of `{app}` in space `{space}`", release.short())
+            Self::Cached { space, app, root } => {
+                write!(f, "the mark of cached content {} of `{app}` in space `{space}`", root.short())
+            }
+            Self::Manifests { space, release } => {
+                write!(f, "the manifests of release {} in space `{space}`", release.short())
             }
         }
     }
@@ -188,5 +199,10 @@ pub enum Table {
         space: SpaceName,
         /// The application.
         app: AppName,
+    },
+    /// The manifests of a space's releases that have archives.
+    Manifests {
+        /// The space.
+        space: SpaceName,
     },
 }

@@ -7,7 +7,7 @@ use format::manifest::{EntryPath, NodeRef, Root, SegmentName};
 use format::recipe::ChunkRef;
 use format::record::{Cost, Record};
 use ground::faults::Fault;
-use ground::ids::{ReleaseId, ShortId};
+use ground::ids::{ChunkId, ShortId};
 
 /// A space, as a push sees it. Errors are the refusals that the agent gets.
 pub trait SpaceView: StorageView {
@@ -18,12 +18,12 @@ pub trait SpaceView: StorageView {
     /// The space cannot be read or written.
     fn recognize(&mut self, open: &Open) -> Result<Option<(Record, bool)>, Refusal>;
 
-    /// Returns the segments of `release`, or of the application's latest where none is named, if the space has all of
-    /// it.
+    /// Returns the segments of the manifest with this root, or of the application's latest release where none is named, if
+    /// the space has all of it.
     ///
     /// # Errors
     /// The space cannot be read.
-    fn base(&mut self, release: Option<&ReleaseId>) -> Result<Option<Vec<NodeRef>>, Refusal>;
+    fn base(&mut self, root: Option<&ChunkId>) -> Result<Option<Vec<NodeRef>>, Refusal>;
 
     /// Returns the segments of the application's latest releases, the latest first, if the space has all of them: a
     /// push that names no base may build on them.

@@ -4,14 +4,16 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 
 use crate::restore::{Archive, ChunkSource, Error, each_archive, write_archive};
-use crate::store::{FaultInjection, Store, StoreReader};
+use crate::store::{ArchivesStored, FaultInjection, Store, StoreReader};
+use format::chunking::Cutter;
 use format::manifest::{EntryPath, Root};
+use format::recipe::{ChunkRef, ContentHasher};
 use ground::ids::ReleaseId;
 use ground::poison::Unpoisoned as _;
 use recode::codec::Permits;
 
 /// The result of a proof.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Proof {
     /// Archives that were rebuilt.
     pub archives: u64,
@@ -19,9 +21,11 @@ pub struct Proof {
     pub bytes: u64,
     /// The first that became something else.
     pub failed: Option<EntryPath>,
+    /// How the release's archives are stored.
+    pub stored: ArchivesStored,
 }
 
-/// Checks the whole manifest, and rebuilds each archive that the release `latest` does not have.
+/// Checks the whole manifest, and rebuilds each unpacked archive that the release `latest` does not have.
 ///
 /// `alone` is locked while an archive is rebuilt, which keeps one processor busy; `alive` is called regularly; rebuilt
 /// archives are stored for deliveries if `keep` says so. Memory: 32 B for each archive of the two releases, and one
@@ -38,12 +42,13 @@ pub fn prove(
     keep: bool,
     alive: &mut dyn FnMut(),
 ) -> Result<Proof, Error> {
-    let mut proof = Proof::default();
+    let mut proof = Proof { archives: 0, bytes: 0, failed: None, stored: ArchivesStored::Packed };
     // Read once the first archive is met.
     let mut known: Option<HashSet<blake3::Hash>> = None;
     let (mut reader, mut chunk_reader) = (StoreReader::new(store), StoreReader::new(store));
     let each = &mut |archive: Archive<'_>| {
         let Archive { path, size, container, .. } = archive;
+        proof.stored = ArchivesStored::Unpacked;
         let known =
             known.get_or_insert_with(|| latest.map(|latest| archives_of(store, latest)).unwrap_or_default());
         if proof.failed.is_some() || !known.insert(fingerprint(archive)) {
@@ -54,14 +59,19 @@ pub fn prove(
         proof.bytes += size;
         let cache = store.rebuilt().filter(|_| keep);
         let mut keeping = cache.and_then(|cache| cache.keep(&container.artifact, size));
+        let (mut cutter, mut content) = (Cutter::new(root.profile), ContentHasher::default());
+        let mut take = |chunk: &[u8]| content.push(&ChunkRef::of(chunk));
         let rebuilt = write_archive(archive, &mut chunk_reader, &Permits::default(), &mut |bytes| {
             alive();
+            cutter.push(bytes, &mut take);
             if let Some(keeping) = &mut keeping {
                 keeping.write(bytes);
             }
             Ok(())
         });
-        let mistake = store.injects(FaultInjection::OtherArchives);
+        cutter.finish(&mut take);
+        let is_other = container.content.is_some_and(|named| named != content.finish());
+        let mistake = is_other || store.injects(FaultInjection::OtherArchives);
         match (rebuilt, keeping) {
             (Ok(()), _) if mistake => proof.failed = Some(path.clone()),
             (Err(Error::OtherArtifact(path) | Error::Plan { path, .. }), _) => proof.failed = Some(path),
@@ -96,6 +106,9 @@ fn fingerprint(archive: Archive<'_>) -> blake3::Hash {
     hasher.update(&size.to_le_bytes());
     hasher.update(&container.stream_bytes.to_le_bytes());
     hasher.update(container.artifact.as_bytes());
+    if let Some(content) = container.content {
+        hasher.update(content.as_bytes());
+    }
     for chunk in chunks {
         hasher.update(chunk.id.as_bytes());
     }

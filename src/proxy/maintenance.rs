@@ -267,7 +267,7 @@ fn heal(shared: &Shared, store: &Arc<Store>, incomplete: &Incomplete) -> store::
     let mut at: Option<(EntryPath, u64)> = None;
     let walked = restore::walk::<restore::Error>(&root, store.reader().as_mut(), &mut |item| {
         match item {
-            Item::File { path, recipe: Recipe::Chunks, .. } => at = Some((path, 0)),
+            Item::File { path, recipe: Recipe::Chunks | Recipe::Packed, .. } => at = Some((path, 0)),
             Item::Chunk(chunk) => {
                 if let Some((path, offset)) = &mut at {
                     if matches!(store.find(&chunk.id), Ok(None)) && seen.insert(chunk.id) {

@@ -11,7 +11,7 @@ use crate::store::{self, Store};
 use delta::compression::{Compressor, LEVEL_DEFAULT};
 use delta::similar::Sketch;
 use format::chunking::Profile;
-use format::manifest::{Root, SegmentIndex};
+use format::manifest::SegmentIndex;
 use format::pack::{Frame, FrameEnd, FrameKind, Framer};
 use format::recipe::ChunkRef;
 use ground::faults::{Fault, Faulty, faulty};
@@ -112,7 +112,7 @@ pub fn prime(granted: &Granted, app: &AppName, destination: &DestinationName) ->
         return Err(refusal(&Error::Lapsed));
     }
     let (release, totals) = (root.release(), root.totals);
-    let until = store.cache(app, &release, &granted.grant.user, [totals.bytes, 0]);
+    let until = store.cache(app, &root.id(), &granted.grant.user, [totals.bytes, 0]);
     let until = until.map_err(|error| refusal(&error))?;
     store.sketches().flush();
     let destinations = std::slice::from_ref(destination);
@@ -163,9 +163,7 @@ impl<'a> Taking<'a> {
         }
         let root = &scan.root;
         let mut nodes = Vec::new();
-        Root::above(root.profile, root.shape, root.totals, scan.segments.clone(), |node| {
-            nodes.push(node.bytes);
-        })?;
+        root.over(scan.segments.clone(), |node| nodes.push(node.bytes))?;
         nodes.push(root.encode());
         self.keep_manifest(nodes)
     }

@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::restore::ChunkReader;
-use format::manifest::{self, NodeRef, SegmentName};
+use crate::store::Store;
+use format::manifest::{self, NodeRef, Root, SegmentName};
 use format::recipe::ChunkRef;
 use ground::ids::{AppName, ChunkId};
 use ground::limits::READABLE_CHUNKS_MAX;
@@ -27,6 +28,13 @@ impl ReadScope {
     /// Returns whether the token may read the whole space.
     pub fn is_whole(&self) -> bool {
         self.applications.is_none()
+    }
+
+    /// Returns whether the manifest with this root is one of a release that the token may read.
+    pub fn has_manifest(&self, store: &Store, root: &Root) -> bool {
+        let (records, release) = (store.records(), root.release());
+        let is_made_by = || records.roots(&release).is_ok_and(|roots| roots.contains(&root.id()));
+        records.has(&release, |app| self.has(app)) && is_made_by()
     }
 
     /// Returns whether the token may read the application.

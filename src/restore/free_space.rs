@@ -163,7 +163,11 @@ mod tests {
         };
         let stream_bytes = 10 * MIB;
         assert_eq!(fits(stream_bytes, Recipe::Chunks), Ok(()), "nothing but holes");
-        let archive = Recipe::Container(Container { stream_bytes, artifact: ArtifactId::of(b"an archive") });
+        let archive = Recipe::Container(Container {
+            stream_bytes,
+            artifact: ArtifactId::of(b"an archive"),
+            content: None,
+        });
         assert_eq!(fits(MIB, archive), Ok(()));
         assert_eq!(fits(3 * MIB, archive), Err(Fault::Full));
     }

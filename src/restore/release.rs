@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use super::walk::read_chunk;
 use super::{Archive, ChunkReader, ChunkSource, Error, Items, write_archive};
 use format::manifest::{EntryPath, Item, Root};
-use format::recipe::{ChunkRef, Recipe};
+use format::recipe::{ChunkRef, Container, ContentHasher, Recipe};
 use recode::codec::Permits;
 
 /// 256 KiB: the least that is passed on at once, but for a file's end.
@@ -25,13 +25,16 @@ pub struct ReleaseFile {
 }
 
 impl ReleaseFile {
-    /// Returns a name of the content: equal names are of equal contents. Equal contents that were pushed in another way, like
-    /// an archive that was not unpacked, may have other names.
+    /// Returns a name of the content: equal names are of equal contents, and equal contents have equal names, but for archives
+    /// that an earlier version pushed.
     pub fn content_name(&self) -> [u8; 16] {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.size.to_le_bytes());
         match self.recipe {
-            // The archive's own hash: its chunks may be cut in another way.
+            // Its chunks may be those of its stream.
+            Recipe::Container(Container { content: Some(content), .. }) => hasher.update(content.as_bytes()),
+            Recipe::Packed => hasher.update(ContentHasher::of(&self.chunks).as_bytes()),
+            // Of an earlier version.
             Recipe::Container(container) => hasher.update(container.artifact.as_bytes()),
             Recipe::Chunks => {
                 self.chunks.iter().fold(&mut hasher, |hasher, chunk| hasher.update(chunk.id.as_bytes()))

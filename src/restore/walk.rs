@@ -86,11 +86,11 @@ pub fn leaves(root: &Root, reader: &mut dyn ChunkReader) -> Result<Vec<NodeRef>,
     while let Some(segment) = segments.next(reader, &mut buffer)? {
         found.push(segment);
     }
-    let rebuilt = Root::above(root.profile, root.shape, root.totals, found.clone(), |_| {})?;
+    let rebuilt = root.over(found.clone(), |_| {})?;
     if rebuilt == *root {
         Ok(found)
     } else {
-        let (expected, found) = (root.release().into(), rebuilt.release().into());
+        let (expected, found) = (root.id(), rebuilt.id());
         Err(manifest::Error::OtherRoot { expected, found }.into())
     }
 }
@@ -207,7 +207,14 @@ mod tests {
             child = source.add_node(&[child; 64]);
         }
         let totals = Totals { files: 1, ..Totals::default() };
-        Root { profile: Profile::DEFAULT, shape: Shape::Tree, totals, depth: 20, children: vec![child] }
+        Root {
+            profile: Profile::DEFAULT,
+            shape: Shape::Tree,
+            totals,
+            depth: 20,
+            children: vec![child],
+            content: None,
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::{Error, Records, Result, Store};
 use crate::ledger::{Change, Key, Table};
 use disk::clock::now;
 use format::cache_mark::CacheMark;
-use ground::ids::{AppName, ReleaseId, UserName};
+use ground::ids::{AppName, ChunkId, ReleaseId, UserName};
 
 /// 16: more builds than one application has under way. Beyond them, those that lapse first go.
 const MARKS_MAX: usize = 16;
@@ -23,7 +23,7 @@ impl Store {
         if self.options.cached_for.is_zero() { Err(Error::NoCache) } else { Ok(()) }
     }
 
-    /// Keeps a manifest and its chunks for a time, for a later push of a user; returns until when, in seconds since 1970. They
+    /// Keeps the manifest of a root and its chunks for a time, for a later push of a user; returns until when, in seconds since 1970. They
     /// are durable, and a lease holds them until now. `bytes` are those of its files, and those that were sent.
     ///
     /// # Errors
@@ -31,17 +31,13 @@ impl Store {
     pub fn cache(
         &self,
         app: &AppName,
-        release: &ReleaseId,
+        root: &ChunkId,
         user: &UserName,
         [bytes, sent_bytes]: [u64; 2],
     ) -> Result<u64> {
         self.check_cache()?;
         let until = now() + self.options.cached_for.as_secs();
-        self.records.keep_cached(
-            app,
-            release,
-            &CacheMark { user: user.clone(), until, bytes, sent_bytes },
-        )?;
+        self.records.keep_cached(app, root, &CacheMark { user: user.clone(), until, bytes, sent_bytes })?;
         Ok(until)
     }
 }
@@ -51,8 +47,8 @@ impl Records {
     ///
     /// # Errors
     /// The ledger's.
-    fn keep_cached(&self, app: &AppName, release: &ReleaseId, mark: &CacheMark) -> Result<()> {
-        let key = self.cached_key(app, release);
+    fn keep_cached(&self, app: &AppName, root: &ChunkId, mark: &CacheMark) -> Result<()> {
+        let key = self.cached_key(app, root);
         self.ledger.apply(&[Change::Put { key, value: mark.encode() }])?;
         for (surplus, _) in self.cached(app)?.into_iter().skip(MARKS_MAX) {
             self.uncache(app, &surplus)?;
@@ -61,27 +57,28 @@ impl Records {
     }
 
     /// Ends a mark; that there was none is no error.
-    fn uncache(&self, app: &AppName, release: &ReleaseId) -> Result<()> {
-        Ok(self.ledger.apply(&[Change::Remove { key: self.cached_key(app, release) }])?)
+    fn uncache(&self, app: &AppName, root: &ChunkId) -> Result<()> {
+        Ok(self.ledger.apply(&[Change::Remove { key: self.cached_key(app, root) }])?)
     }
 
-    /// Returns the change that ends a mark, where there is one.
-    pub(super) fn uncached(&self, app: &AppName, release: &ReleaseId) -> Option<Change> {
-        let key = self.cached_key(app, release);
-        self.ledger.has(&key).unwrap_or(false).then_some(Change::Remove { key })
+    /// Returns the changes that end the marks of a release's manifests, where there are some.
+    pub(super) fn uncached(&self, app: &AppName, release: &ReleaseId) -> Vec<Change> {
+        let roots = self.roots(release).unwrap_or_default();
+        let keys = roots.iter().map(|root| self.cached_key(app, root));
+        keys.filter(|key| self.ledger.has(key).unwrap_or(false)).map(|key| Change::Remove { key }).collect()
     }
 
-    /// Returns an application's cached manifests, the one that lapses last first, with those that have lapsed since.
+    /// Returns the roots of an application's cached manifests, the one that lapses last first, with those that have lapsed since.
     ///
     /// # Errors
     /// The ledger's.
-    fn cached(&self, app: &AppName) -> Result<Vec<(ReleaseId, CacheMark)>> {
+    fn cached(&self, app: &AppName) -> Result<Vec<(ChunkId, CacheMark)>> {
         let table = Table::Cached { space: self.space.clone(), app: app.clone() };
         let mut cached = Vec::new();
         for (key, retired) in self.ledger.scan(&table)? {
-            let Key::Cached { release, .. } = &key else { continue };
+            let Key::Cached { root, .. } = &key else { continue };
             let value = if retired.is_none() { self.ledger.read(&key)? } else { None };
-            cached.extend(value.and_then(|value| Some((*release, CacheMark::decode(&value)?))));
+            cached.extend(value.and_then(|value| Some((*root, CacheMark::decode(&value)?))));
         }
         cached.sort_by(|(one, mark), (other, its)| its.until.cmp(&mark.until).then(one.cmp(other)));
         Ok(cached)
@@ -91,15 +88,15 @@ impl Records {
     ///
     /// # Errors
     /// The ledger's.
-    pub fn cached_now(&self, app: &AppName) -> Result<Vec<(ReleaseId, CacheMark)>> {
+    pub fn cached_now(&self, app: &AppName) -> Result<Vec<(ChunkId, CacheMark)>> {
         let now = now();
         let mut cached = self.cached(app)?;
         cached.retain(|(_, mark)| !mark.has_lapsed(now));
         Ok(cached)
     }
 
-    /// Returns all cached manifests that have not lapsed. One whose mark cannot be read is lost, which costs only bytes.
-    pub(super) fn cached_anywhere(&self) -> HashSet<ReleaseId> {
+    /// Returns the roots of all cached manifests that have not lapsed. One whose mark cannot be read is lost, which costs only bytes.
+    pub(super) fn cached_anywhere(&self) -> HashSet<ChunkId> {
         let apps = self.ledger.apps(&self.space).unwrap_or_default();
         let cached = apps.iter().filter_map(|app| match self.cached_now(app) {
             Ok(cached) => Some(cached),
@@ -108,7 +105,7 @@ impl Records {
                 None
             }
         });
-        cached.flatten().map(|(release, _)| release).collect()
+        cached.flatten().map(|(root, _)| root).collect()
     }
 
     /// Returns the bytes of the files that each user has in the cache, of an application or of all.
@@ -142,33 +139,33 @@ impl Records {
     pub fn lapse(&self) -> Result<usize> {
         let (now, mut lapsed) = (now(), 0);
         for app in self.ledger.apps(&self.space)? {
-            for (release, _) in self.cached(&app)?.iter().filter(|(_, mark)| mark.has_lapsed(now)) {
-                self.uncache(&app, release)?;
+            for (root, _) in self.cached(&app)?.iter().filter(|(_, mark)| mark.has_lapsed(now)) {
+                self.uncache(&app, root)?;
                 lapsed += 1;
             }
         }
         Ok(lapsed)
     }
 
-    /// Removes the mark that lapses first, to make room; none where nothing is cached.
+    /// Removes the mark that lapses first, to make room; returns whose it was, none where nothing is cached.
     ///
     /// # Errors
     /// The ledger's.
-    pub fn lapse_next(&self) -> Result<Option<(AppName, ReleaseId)>> {
-        let mut next: Option<(u64, AppName, ReleaseId)> = None;
+    pub fn lapse_next(&self) -> Result<Option<(AppName, ChunkId)>> {
+        let mut next: Option<(u64, AppName, ChunkId)> = None;
         for app in self.ledger.apps(&self.space)? {
-            if let Some((release, mark)) = self.cached(&app)?.pop()
+            if let Some((root, mark)) = self.cached(&app)?.pop()
                 && next.as_ref().is_none_or(|(until, _, _)| mark.until < *until)
             {
-                next = Some((mark.until, app, release));
+                next = Some((mark.until, app, root));
             }
         }
-        let Some((_, app, release)) = next else { return Ok(None) };
-        self.uncache(&app, &release)?;
-        Ok(Some((app, release)))
+        let Some((_, app, root)) = next else { return Ok(None) };
+        self.uncache(&app, &root)?;
+        Ok(Some((app, root)))
     }
 
-    fn cached_key(&self, app: &AppName, release: &ReleaseId) -> Key {
-        Key::Cached { space: self.space.clone(), app: app.clone(), release: *release }
+    fn cached_key(&self, app: &AppName, root: &ChunkId) -> Key {
+        Key::Cached { space: self.space.clone(), app: app.clone(), root: *root }
     }
 }

@@ -150,6 +150,8 @@ pub fn collect(
         collected.waits_for_pushes = true;
         collected.live_chunks = live_now.len() as u64;
     }
+    let named: HashSet<ReleaseId> = roots().into_iter().chain(store.records().releases()).collect();
+    store.forget_manifests(|release| named.contains(release))?;
     Ok(collected)
 }
 

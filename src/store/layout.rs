@@ -31,7 +31,7 @@ pub const DELIVERED: &str = "delivered";
 
 /// Every path in a store's folder, in parts; a capital letter stands for a name, an empty part for what a folder holds.
 #[cfg(feature = "testing")]
-pub const LAYOUT: [&[&str]; 23] = [
+pub const LAYOUT: [&[&str]; 24] = [
     &[PACKS, "AB", "ID.pack"],
     &[PACKS, OPEN, "ID.part"],
     &[PACKS, DAMAGED, ""],
@@ -45,8 +45,9 @@ pub const LAYOUT: [&[&str]; 23] = [
     &[RELEASES, "APP", "DESTINATION.shown"],
     &[RELEASES, "APP", "current", "N.current"],
     &[RELEASES, "APP", "labels", "LABEL.label"],
-    &[RELEASES, "APP", "cached", "RELEASE.cached"],
+    &[RELEASES, "APP", "cached", "ROOT.cached"],
     &[RELEASES, "APP", "history"],
+    &["manifests", "RELEASE.manifests"],
     &[INDEX, ""],
     &[INDEX_DAMAGED, ""],
     &[SCRATCH, ""],

@@ -27,11 +27,11 @@ impl Live {
     }
 }
 
-/// Marks all chunks of `releases`: content, segments, nodes and roots; and those of `cached` manifests, as far as these can be
-/// read.
+/// Marks all chunks of `releases`: content, segments, nodes and roots of all their manifests; and those of the manifests of the
+/// roots `cached`, as far as these can be read.
 ///
 /// Each distinct segment is read once. Memory: 8 B for each chunk reference of distinct segments.
-pub fn mark(store: &Store, releases: &HashSet<ReleaseId>, cached: &HashSet<ReleaseId>) -> Live {
+pub fn mark(store: &Store, releases: &HashSet<ReleaseId>, cached: &HashSet<ChunkId>) -> Live {
     let mut marking = Marking { store, names: Vec::new(), bytes: None, seen: HashSet::new() };
     let mut reader = super::StoreReader::new(store);
     let mut unreadable = Vec::new();
@@ -40,9 +40,9 @@ pub fn mark(store: &Store, releases: &HashSet<ReleaseId>, cached: &HashSet<Relea
             unreadable.push(*release);
         }
     }
-    for cached in cached.difference(releases) {
-        if let Err(error) = marking.release(cached, &mut reader) {
-            tracing::debug!(release = ?cached, %error, "cached content cannot be read; some of it will be sent again");
+    for cached in cached {
+        if let Err(error) = marking.manifest(cached, &mut reader) {
+            tracing::debug!(root = ?cached, %error, "cached content cannot be read; some of it will be sent again");
         }
     }
     let mut names = marking.names;
@@ -81,8 +81,17 @@ impl Marking<'_> {
         release: &ReleaseId,
         reader: &mut super::StoreReader<&super::Store>,
     ) -> Result<(), SourceError> {
-        self.names.push(ChunkId::from(*release).prefix());
-        let root: Root = self.store.root(release)?;
+        let roots = self.store.records().roots(release)?;
+        roots.iter().map(|root| self.manifest(root, reader)).fold(Ok(()), Result::and)
+    }
+
+    fn manifest(
+        &mut self,
+        root: &ChunkId,
+        reader: &mut super::StoreReader<&super::Store>,
+    ) -> Result<(), SourceError> {
+        self.names.push(root.prefix());
+        let root: Root = self.store.root_at(root)?;
         self.level(&root.children, root.depth, reader)
     }
 

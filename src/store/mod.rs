@@ -23,6 +23,7 @@ mod known;
 mod labelling;
 mod labels;
 mod lost;
+mod manifests;
 mod marking;
 mod mending;
 mod merger;
@@ -59,6 +60,7 @@ pub use history::Pushed;
 pub use holder::Holder;
 #[cfg(feature = "testing")]
 pub use index::Index;
+pub use manifests::ArchivesStored;
 pub use options::Options;
 pub use packs::FrameSummary;
 pub use place::Place;
@@ -74,14 +76,14 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use crate::ledger::{Lease, Leases};
-use crate::restore::{ChunkReader, ChunkSource, Rebuilt, SourceError};
+use crate::restore::{ChunkReader, ChunkSource, Rebuilt};
 use disk::files;
-use format::manifest::{NodeRef, Root, SegmentName};
+use format::manifest::{NodeRef, SegmentName};
 use format::pack::Frame;
 use format::recipe::ChunkRef;
 use format::record::Record;
 use ground::faults::{Fault, Faulty};
-use ground::ids::{ChunkId, ReleaseId, Selector, ShortId};
+use ground::ids::{ChunkId, Selector, ShortId};
 
 use self::blobs::LocalBlobs;
 use self::collection::Condemned;
@@ -349,19 +351,6 @@ impl Store {
     /// Returns the records of the space's releases.
     pub fn records(&self) -> &Records {
         &self.records
-    }
-
-    /// Returns the root of a release.
-    ///
-    /// # Errors
-    /// The release is missing or damaged.
-    pub fn root(&self, release: &ReleaseId) -> Result<Root, SourceError> {
-        let id = ChunkId::from(*release);
-        let place = self.find(&id).map_err(|error| reader::unanswered(&error))?;
-        let place = place.ok_or(SourceError::Unknown(id))?;
-        let mut bytes = Vec::new();
-        self.reader().read(&ChunkRef { id, bytes: place.bytes }, &mut bytes)?;
-        Root::decode(&bytes).map_err(|error| SourceError::Damaged { id, location: error.to_string() })
     }
 
     /// Returns the record that a selector means.

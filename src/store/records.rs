@@ -42,6 +42,8 @@ pub struct Records {
     memory: RwLock<Known>,
     /// See [`Records::turn`].
     turn: Mutex<()>,
+    /// Held while the manifests of a release are read and changed.
+    manifests: Mutex<()>,
 }
 
 impl Records {
@@ -51,8 +53,9 @@ impl Records {
     /// # Errors
     /// The ledger cannot be read, or a record is of a newer whit.
     pub fn open(ledger: Arc<dyn Ledger>, space: SpaceName, histories: PathBuf) -> Result<Self> {
-        let (unreadable, memory, turn) = (Mutex::default(), RwLock::default(), Mutex::default());
-        let records = Self { ledger, space, histories, unreadable, memory, turn };
+        let (unreadable, memory) = (Mutex::default(), RwLock::default());
+        let (turn, manifests) = (Mutex::default(), Mutex::default());
+        let records = Self { ledger, space, histories, unreadable, memory, turn, manifests };
         let mut memory = Known::default();
         let apps = records.ledger.apps(&records.space)?;
         for app in &apps {
@@ -130,6 +133,11 @@ impl Records {
     /// order of their records.
     pub fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().unpoisoned()
+    }
+
+    /// Waits for a turn to change the manifests of a release.
+    pub(super) fn turn_of_manifests(&self) -> MutexGuard<'_, ()> {
+        self.manifests.lock().unpoisoned()
     }
 
     /// Writes the record of a push, durably, and gives it the next number. The release becomes current, and labels move to it.

@@ -85,6 +85,7 @@ fn opening(app: &str, scan: &Scan, manifest: ManifestForm) -> Open {
         keeps_current: false,
         moves: false,
         cache_only: false,
+        root: None,
     }
 }
 
@@ -136,7 +137,7 @@ async fn a_release_of_another_application_is_as_unknown_as_one_that_is_not_there
             |scan: &Scan| ManifestForm::Short(pack_short_names(scan.segments.iter().map(NodeRef::name)));
         let based = |scan: &Scan| {
             let outline = Outline::between(&scan.segments, &scan.segments).expect("an outline");
-            ManifestForm::Base { release: scan.root.release(), outline }
+            ManifestForm::Base { root: scan.root.id(), outline }
         };
         for dry_run in [false, true] {
             for told in [short, full, based] {
@@ -163,7 +164,7 @@ async fn a_release_of_another_application_is_as_unknown_as_one_that_is_not_there
         assert!(matches!(talk.hear().await, PushReply::WantSegments(_)));
         let (release, totals) = (secret.root.release(), secret.root.totals);
         let segments = u32::try_from(secret.segments.len()).expect("few");
-        talk.say(FromAgent::Grown(Grown { release, totals, segments })).await;
+        talk.say(FromAgent::Grown(Grown { release, totals, segments, root: None })).await;
         talk.say(FromAgent::Commit).await;
         talk.sender.finish().expect("the end");
         let refusal = loop {
@@ -362,7 +363,7 @@ async fn no_question_tells_of_another_application() {
         }
         // A directory that contains a release she may not read is treated like one with an unknown release.
         let mut said = Vec::new();
-        for have in [secret.root.release(), ReleaseId::of(b"nothing")] {
+        for have in [secret.root.id(), ChunkId::of(b"nothing")] {
             let pull = Operation::Pull { release: selector("mine"), have: Some(have) };
             let mut talk = Talk::begin(&eve, &pull).await;
             let mut replies = Vec::new();

@@ -155,6 +155,7 @@ async fn packages_in_xz_and_zstd_come_out_bit_for_bit_and_a_second_build_sends_l
             world.pull("app", &copy).await.expect("pulled");
             assert_same(&source, &copy);
         }
+        packages(&source, 2);
         let as_they_are = world.push_with(&raw(push_options("raw", &source))).await;
         assert!(as_they_are.bytes.sent > 200_000, "{as_they_are:?}");
     })
@@ -253,6 +254,54 @@ async fn raw_archives_are_pushed_as_they_are_and_the_way_may_change() {
         }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_has_one_name_however_its_archives_are_stored() {
+    within(async {
+        let mut world = World::start();
+        let (one, other) = (world.path("one"), world.path("other"));
+        for build in 0..2 {
+            tree(&one, build);
+            tree(&other, build);
+            // Each way in an application of its own, and once with a memory of the other way.
+            let unpacked = world.push_with(&push_options("unpacked", &one)).await;
+            let packed = world.push_with(&raw(push_options("packed", &other))).await;
+            assert_eq!((unpacked.archives.files, packed.archives.files), (4, 0));
+            assert_eq!(unpacked.release, packed.release);
+            assert!(packed.bytes.sent == 0, "it is known: {packed:?}");
+            let place = world.path(&format!("copy {build}"));
+            world.pull(&format!("packed@{}", packed.release), &place).await.expect("pulled");
+            assert_same(&one, &place);
+        }
+        // Where the first push leaves archives as they are, a second that unpacks them is the same release too.
+        let first = world.push_with(&raw(push_options("first", &one))).await;
+        tree(&one, 7);
+        let second = world.push_with(&raw(push_options("first", &one))).await;
+        assert_ne!(first.release, second.release);
+        let again = world.push_with(&push_options("first", &one)).await;
+        assert!(again.unchanged && again.release == second.release && again.bytes.sent == 0, "{again:?}");
+        // A build on a release that is stored otherwise: its manifest is no base, and the push goes on without.
+        let state = Some(world.path("state"));
+        tree(&one, 8);
+        world.push_with(&PushOptions { state: state.clone(), ..raw(push_options("first", &one)) }).await;
+        tree(&one, 9);
+        let on_it = PushOptions { state, ..push_options("first", &one) };
+        let built = world.push_with(&on_it).await;
+        assert_eq!(built.archives.files, 4);
+        world.stop().await;
+        world.again();
+        assert_same(&one, &pulled_of(&world, "first", "after a restart").await);
+        tree(&one, 7);
+        assert_same(&one, &pulled_of(&world, &format!("first@{}", second.release), "packed").await);
+    })
+    .await;
+}
+
+async fn pulled_of(world: &World, selector: &str, name: &str) -> std::path::PathBuf {
+    let copy = world.path(name);
+    world.pull(selector, &copy).await.expect("pulled");
+    copy
 }
 
 async fn pulled(world: &World, name: &str) -> std::path::PathBuf {

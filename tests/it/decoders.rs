@@ -53,7 +53,7 @@ fn segment() -> (Vec<u8>, Root) {
     let mut items = vec![Item::Directory { path: EntryPath::new("a").expect("a path"), mode: 0o755 }];
     items.extend(file("a/b", &[b"one", &[7; 300]]));
     items.push(Item::Symlink { path: EntryPath::new("a/c").expect("a path"), target: b"b".to_vec() });
-    let container = Container { stream_bytes: 5, artifact: ArtifactId::of(b"an archive") };
+    let container = Container { stream_bytes: 5, artifact: ArtifactId::of(b"an archive"), content: None };
     let path = EntryPath::new("d").expect("a path");
     items.push(Item::File { path, mode: 0o644, size: 10, recipe: Recipe::Container(container) });
     items.push(Item::Chunk(ChunkRef { id: ChunkId::of(b"parts"), bytes: 5 }));
@@ -190,6 +190,7 @@ fn messages_survive_their_bytes_and_no_change_of_them_panics() {
         keeps_current: false,
         moves: false,
         cache_only: false,
+        root: None,
     };
     let marks: Marks = (0..21).map(|n| n % 3 == 0).collect();
     let batch = raw(&[segment, b"more".to_vec()]);

@@ -82,6 +82,7 @@ fn open(root: &Root, segments: &[NodeRef]) -> Open {
         keeps_current: false,
         moves: false,
         cache_only: false,
+        root: None,
     }
 }
 
@@ -215,7 +216,7 @@ async fn a_manifest_that_no_honest_agent_makes_is_refused() {
 }
 
 fn archive(name: &str, size: u64, stream_bytes: u64, artifact: &[u8]) -> Item {
-    let container = Container { stream_bytes, artifact: ArtifactId::of(artifact) };
+    let container = Container { stream_bytes, artifact: ArtifactId::of(artifact), content: None };
     Item::File { path: path(name), mode: 0o644, size, recipe: Recipe::Container(container) }
 }
 

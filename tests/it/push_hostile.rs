@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use delta::compression::{self, Codec, LEVEL_DEFAULT};
 use format::manifest::{self, SegmentIndex};
 use format::record::{DeliveryEvent, DeliveryState};
-use ground::ids::{ChunkId, DeliveryId, ReleaseId};
+use ground::ids::{ChunkId, DeliveryId};
 use protocol::Error;
 use protocol::push::{Agent, Opening, Proxy};
 use protocol::wire::{
@@ -21,7 +21,7 @@ use crate::walker::{raw, raw_segments};
 /// Returns a proxy that waits for the chunks of `new`, listed against a base or by name, and its last replies.
 fn waiting(old: &Release, new: &Release, by_base: bool) -> (Memory, Proxy, Vec<PushReply>) {
     let mut memory = Memory::holding(old);
-    let opening = Opening::Base(old.root.release(), old.segments.clone());
+    let opening = Opening::Base(old.root.id(), old.segments.clone());
     let opening = if by_base { opening } else { Opening::Short };
     let (_, begin) = Agent::new(open(new, false), new.segments.clone(), opening);
     let (mut proxy, _) = Proxy::open(begin, &mut memory).expect("an honest agent");
@@ -230,6 +230,7 @@ fn message(release: &Release, which: u8, at: usize, noise: Vec<u8>) -> FromAgent
             } else {
                 u32::try_from(at >> 32).unwrap_or(u32::MAX)
             },
+            root: None,
         }),
         5 => FromAgent::Chunks(raw(&chunk(at).into_iter().chain(chunk(at / 2)).collect::<Vec<_>>())),
         6 => FromAgent::Chunks(raw(&chunks.iter().map(|bytes| (*bytes).clone()).collect::<Vec<_>>())),
@@ -303,7 +304,7 @@ proptest! {
             _ => {
                 let older = crate::space_view::release(&numbered(&files[files.len() / 2..]));
                 memory = Memory::holding(&older);
-                let base = Opening::Base(older.root.release(), older.segments);
+                let base = Opening::Base(older.root.id(), older.segments);
                 begin = if opening == 4 {
                     Agent::new(unread_yet(begin), Vec::new(), Opening::Growing).1
                 } else {
@@ -333,10 +334,10 @@ proptest! {
         let opening = match opening {
             0 => Opening::Short,
             1 => Opening::Full,
-            2 => Opening::Base(ReleaseId::of(b"base"), Vec::new()),
+            2 => Opening::Base(ChunkId::of(b"base"), Vec::new()),
             3 => Opening::Growing,
-            5 => Opening::Again(ReleaseId::of(b"base"), release.segments.iter().skip(1).copied().collect()),
-            _ => Opening::Base(ReleaseId::of(b"base"), release.segments.iter().skip(1).copied().collect()),
+            5 => Opening::Again(ChunkId::of(b"base"), release.segments.iter().skip(1).copied().collect()),
+            _ => Opening::Base(ChunkId::of(b"base"), release.segments.iter().skip(1).copied().collect()),
         };
         let mut unread = release.segments.iter().copied();
         let grows = opening == Opening::Growing;
@@ -374,7 +375,7 @@ proptest! {
                     if right {
                         agent.grow(unread.by_ref().take(2), &mut input)
                     } else {
-                        agent.grown(release.root.release(), release.root.totals, &mut input)
+                        agent.grown(&release.root, &mut input)
                     }
                     .expect("it answers everything");
                     continue;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use proptest::prelude::*;
 
-use ground::ids::{ChunkId, ReleaseId, ShortId};
+use ground::ids::{ChunkId, ShortId};
 use protocol::Error;
 use protocol::push::{Action, Agent, Opening, Proxy};
 use protocol::wire::{BlockSums, Challenge, FromAgent, PushReply};
@@ -117,12 +117,12 @@ proptest! {
             0 => Push::new(&new, Opening::Short),
             1 => Push::new(&new, Opening::Full),
             3 => {
-                let again = Opening::Again(old.root.release(), old.segments.clone());
+                let again = Opening::Again(old.root.id(), old.segments.clone());
                 Push { opening: again, ..Push::based(&new, &old, &memory) }
             }
             5 => Push::new(&new, Opening::Growing),
             2 => {
-                let unknown = Opening::Base(ReleaseId::of(b"unknown"), old.segments.clone());
+                let unknown = Opening::Base(ChunkId::of(b"unknown"), old.segments.clone());
                 Push { opening: unknown, ..Push::based(&new, &old, &memory) }
             }
             _ => Push::based(&new, &old, &memory),
@@ -200,7 +200,7 @@ proptest! {
             1 => Push::new(&new, Opening::Full),
             2 => Push::new(&new, Opening::Growing),
             _ => {
-                let again = Opening::Again(old.root.release(), old.segments.clone());
+                let again = Opening::Again(old.root.id(), old.segments.clone());
                 Push { opening: again, ..Push::based(&new, &old, &memory) }
             }
         };
@@ -248,7 +248,7 @@ proptest! {
         let (old, new) = (numbered(&files), changed(&numbered(&files), &changes));
         let (old, new, believed) = (release(&old), release(&new), release(&numbered(&believed)));
         let (mut memory, mut dice) = (Memory::holding(&old), Dice(seed));
-        let opening = Opening::Base(old.root.release(), believed.segments.clone());
+        let opening = Opening::Base(old.root.id(), believed.segments.clone());
         let mut push = Push { opening, ..Push::based(&new, &believed, &memory) };
         // The view checks whatever is committed against the intended release.
         let end = push.talk(&mut memory, &mut dice, ENDLESS);
@@ -282,7 +282,7 @@ fn chunks_that_changed_a_little_are_signed_and_come_as_deltas() {
     let (old, new) = edited(20);
     let mut memory = Memory::holding(&old);
     // The agent has no base; or its base is gone and the application has another release.
-    for opening in [Opening::Short, Opening::Base(ReleaseId::of(b"gone"), old.segments.clone())] {
+    for opening in [Opening::Short, Opening::Base(ChunkId::of(b"gone"), old.segments.clone())] {
         let mut memory = memory.clone();
         let mut push = Push { base: Some(&old), opening, ..Push::new(&new, Opening::Short) };
         // Dice that always fall so that deltas are sent.

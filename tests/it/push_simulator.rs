@@ -96,7 +96,7 @@ impl<'a> Push<'a> {
 
     /// Creates a push of changes to `base`; all of `memory` is readable.
     pub fn based(release: &'a Release, base: &'a Release, memory: &Memory) -> Self {
-        let opening = Opening::Base(base.root.release(), base.segments.clone());
+        let opening = Opening::Base(base.root.id(), base.segments.clone());
         let readable = memory.chunks.keys().copied().collect();
         Self { base: Some(base), readable, ..Self::new(release, opening) }
     }
@@ -127,7 +127,7 @@ impl<'a> Push<'a> {
                 actions = agent.grow(some, view).expect("a whole input");
                 if is_over {
                     unread = None;
-                    actions.extend(agent.grown(root.release(), root.totals, view).expect("a whole input"));
+                    actions.extend(agent.grown(root, view).expect("a whole input"));
                 }
             } else if !to_proxy.is_empty()
                 && (dice.percent(50) || (to_agent.is_empty() && feeding.is_empty()))

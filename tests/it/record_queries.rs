@@ -124,7 +124,7 @@ impl Relinked {
 
     /// Returns a proxy that knows which chunks are missing, listed against the older release.
     fn by_base(&self) -> (Memory, Proxy) {
-        let opening = Opening::Base(self.old.root.release(), self.old.segments.clone());
+        let opening = Opening::Base(self.old.root.id(), self.old.segments.clone());
         let (mut memory, mut proxy) = self.proxy(opening, false);
         proxy.receive(self.segments(), &mut memory).expect("honest");
         (memory, proxy)
@@ -287,7 +287,7 @@ fn names_after_the_last_of_a_file_are_refused_whether_it_was_answered_or_not() {
 #[test]
 fn offers_that_were_not_asked_for_are_out_of_turn() {
     let relinked = Relinked::new();
-    let base = Opening::Base(relinked.old.root.release(), relinked.old.segments.clone());
+    let base = Opening::Base(relinked.old.root.id(), relinked.old.segments.clone());
     for (opening, dry_run) in [(base, false), (Opening::Short, true)] {
         let (mut memory, mut proxy) = relinked.proxy(opening, dry_run);
         let result = proxy.receive(FromAgent::RecordQuery(relinked.offer()), &mut memory);
@@ -543,7 +543,7 @@ fn little_is_not_told_by_much() {
     let (old, new) =
         (release(&[("note", b"old"), ("program", &long)]), release(&[("note", b"new"), ("program", &long)]));
     let mut memory = Memory::holding(&old);
-    let opening = Opening::Base(old.root.release(), old.segments.clone());
+    let opening = Opening::Base(old.root.id(), old.segments.clone());
     let (_, begin) = Agent::new(open(&new, false), new.segments.clone(), opening);
     let (mut proxy, _) = Proxy::open(begin, &mut memory).expect("an honest agent");
     let changed = new.parts.iter().zip(&new.segments).filter(|(_, node)| !old.segments.contains(node));

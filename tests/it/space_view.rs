@@ -144,8 +144,10 @@ impl SpaceView for Memory {
         Ok(known.then(|| (Self::record(open), true)))
     }
 
-    fn base(&mut self, release: Option<&ReleaseId>) -> Result<Option<Vec<NodeRef>>, Refusal> {
-        Ok(release.or(self.latest.as_ref()).and_then(|release| self.releases.get(release)).cloned())
+    fn base(&mut self, root: Option<&ChunkId>) -> Result<Option<Vec<NodeRef>>, Refusal> {
+        // Without archives, a root has the name of its release.
+        let release = root.map(|root| ReleaseId::from(*root)).or(self.latest);
+        Ok(release.and_then(|release| self.releases.get(&release)).cloned())
     }
 
     fn resolve(&mut self, names: &[SegmentName]) -> Result<Vec<Option<NodeRef>>, Refusal> {
@@ -279,6 +281,7 @@ fn opening(root: &Root, segments: usize) -> Open {
         keeps_current: false,
         moves: false,
         cache_only: false,
+        root: None,
     }
 }
 

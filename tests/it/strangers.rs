@@ -33,6 +33,7 @@ fn standing(number: u64) -> Operation {
         keeps_current: false,
         moves: false,
         cache_only: false,
+        root: None,
     })
 }
 

@@ -102,6 +102,7 @@ impl Walker {
             keeps_current: false,
             moves: false,
             cache_only: false,
+            root: None,
         };
         let (machine, open) = Agent::new(open, scan.segments.clone(), Opening::Short);
         let connection = link::connect(&access.url, &link::Options::default()).await?;

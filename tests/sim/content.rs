@@ -100,6 +100,7 @@ impl Build {
             keeps_current: false,
             moves: false,
             cache_only: false,
+            root: None,
         }
     }
 

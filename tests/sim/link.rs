@@ -14,7 +14,7 @@ use format::manifest::{Item, NodeRef, Reference, Root, SegmentName, decode_segme
 use format::pack::Frame;
 use format::recipe::ChunkRef;
 use format::record::Record;
-use ground::ids::{ChunkId, ReleaseId, ShortId};
+use ground::ids::{ChunkId, ShortId};
 use ground::limits::{ALIVE_EVERY, WORK_TIME_MAX};
 use protocol::push::{Action, Agent, Opening, Proxy};
 use protocol::wire::{FromAgent, Open, Operation, PushReply, Refusal, Request};
@@ -105,7 +105,7 @@ impl SpaceView for Memory {
         Ok(None)
     }
 
-    fn base(&mut self, _: Option<&ReleaseId>) -> Result<Option<Vec<NodeRef>>, Refusal> {
+    fn base(&mut self, _: Option<&ChunkId>) -> Result<Option<Vec<NodeRef>>, Refusal> {
         Ok(self.latest.clone())
     }
 

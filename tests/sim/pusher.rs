@@ -74,7 +74,8 @@ impl Pusher {
         dry_run: bool,
     ) -> Self {
         let open = Open { dry_run, ..build.open(app.clone()) };
-        let opening = base.map_or(Opening::Short, |base| Opening::Base(base.release, base.nodes.clone()));
+        let opening =
+            base.map_or(Opening::Short, |base| Opening::Base(base.release.into(), base.nodes.clone()));
         let (agent, open) = Agent::new(open, build.nodes.clone(), opening);
         let (replies, stored) = replies();
         let user = "sim".parse().expect("a name");

@@ -18,7 +18,7 @@ use ground::ids::ChunkId;
 use ground::limits::{MANIFEST_SEGMENTS_MAX, PATH_BYTES_MAX};
 
 /// The first bytes of a memory: magic and version.
-pub(super) const HEADER: [u8; 16] = *b"whitmemo\x01\0\0\0\0\0\0\0";
+pub(super) const HEADER: [u8; 16] = *b"whitmemo\x02\0\0\0\0\0\0\0";
 /// Bytes of the check at the end.
 pub(super) const CHECK_BYTES: usize = 16;
 /// The footer's length (4) and the check.
@@ -138,7 +138,7 @@ fn check(written: &Written, footer_begin: u64, key: &Key) -> Option<Footer> {
     };
     let segments: Vec<NodeRef> = entries.map(segment).collect();
     // The list of segments makes the release's id, or the memory is of no release.
-    let above = Root::above(root.profile, root.shape, root.totals, segments.clone(), |_| {}).ok()?;
+    let above = root.over(segments.clone(), |_| {}).ok()?;
     let mut offset = HEADER.len() as u64;
     let segment_blocks = place(&written.segment_blocks, &mut offset)?;
     let stat_blocks = place(&written.stat_blocks, &mut offset)?;

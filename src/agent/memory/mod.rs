@@ -170,7 +170,6 @@ impl Memory {
     }
 
     /// Returns the release's root.
-    #[cfg(test)]
     pub fn root(&self) -> &Root {
         &self.root
     }

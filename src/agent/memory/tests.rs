@@ -160,7 +160,7 @@ fn a_damaged_memory_is_none() {
     }
     // A newer version, whole.
     let mut bytes = whole[..whole.len() - 16].to_vec();
-    bytes[8] = 2;
+    bytes[8] = 3;
     let check = blake3::hash(&bytes);
     bytes.extend_from_slice(&check.as_bytes()[..16]);
     fs::write(&path, &bytes).expect("written");

@@ -34,12 +34,14 @@ pub(super) struct Differences {
     pub modes: u64,
     /// Mount points.
     pub mounts: Vec<PathBuf>,
+    /// True if a pull put archives there that are stored unpacked.
+    pub has_unpacked: bool,
 }
 
 impl Differences {
     /// Returns whether there are none.
     pub fn is_none(&self) -> bool {
-        let Self { added, edited, modes, mounts } = self;
+        let Self { added, edited, modes, mounts, .. } = self;
         added.is_empty() && edited.is_empty() && *modes == 0 && mounts.is_empty()
     }
 }
@@ -165,6 +167,7 @@ impl Comparison<'_> {
                 there.is_ok_and(|there| there.as_bytes() == target)
             }
             Item::File { mode, .. } if kind == FileType::RegularFile => {
+                self.found.has_unpacked |= is_unpacked(&item);
                 let same = self.is_file_as_put(folder, name, (&item, &stat), found)?;
                 self.found.modes += u64::from(same && !is_mode(found, *mode));
                 same
@@ -270,6 +273,10 @@ impl Comparison<'_> {
     fn at(&self, path: &[u8]) -> PathBuf {
         self.place.join(OsStr::from_bytes(path))
     }
+}
+
+fn is_unpacked(item: &Item) -> bool {
+    matches!(item, Item::File { recipe, .. } if recipe.container().is_some())
 }
 
 fn path_of(item: &Item) -> &[u8] {

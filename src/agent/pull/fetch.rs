@@ -85,7 +85,7 @@ struct Fetch {
 impl Fetch {
     /// Pulls over one stream; by the release that the directory holds where `by_base` says so.
     async fn run(self, session: &Session, by_base: bool) -> Result<Fetched> {
-        let have = self.present.release().filter(|_| by_base);
+        let have = self.present.root().filter(|_| by_base);
         let base = if have.is_some() { self.present.release_segments().to_vec() } else { Vec::new() };
         let operation = Operation::Pull { release: self.selector.clone(), have };
         let (sender, receiver) = session.request(&operation).await?;

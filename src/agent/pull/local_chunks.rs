@@ -10,7 +10,7 @@ use crate::agent::lazy_store::LazyStore;
 use crate::agent::scan::{self, Holder, Scan};
 use crate::restore::{ChunkReader, ChunkSource, SourceError};
 use crate::store::{Store, StoreReader};
-use format::manifest::{NodeRef, SegmentIndex, SegmentName};
+use format::manifest::{NodeRef, Root, SegmentIndex, SegmentName};
 use format::recipe::ChunkRef;
 use ground::ids::{ChunkId, ReleaseId, ShortId};
 
@@ -24,8 +24,8 @@ pub struct DirectoryChunks {
     /// By short id; one of two that share it.
     chunks: HashMap<ShortId, PresentChunk>,
     segments: HashMap<SegmentName, (NodeRef, Vec<u8>)>,
-    /// The release that the directory holds, and its segments in order.
-    release: Option<(ReleaseId, Vec<NodeRef>)>,
+    /// The root of the directory's manifest, and its segments in order.
+    root: Option<(Root, Vec<NodeRef>)>,
 }
 
 /// A chunk of a file of the directory.
@@ -42,8 +42,8 @@ impl DirectoryChunks {
     /// # Errors
     /// The scan's temporary file cannot be read.
     pub fn of(scan: &Scan) -> Result<Self, scan::Error> {
-        let release = Some((scan.root.release(), scan.segments.clone()));
-        let mut present = Self { release, ..Self::default() };
+        let root = Some((scan.root.clone(), scan.segments.clone()));
+        let mut present = Self { root, ..Self::default() };
         for (index, node) in SegmentIndex::enumerate(&scan.segments) {
             for located in scan.spool.chunks(index)? {
                 let file = (Arc::clone(&located.path), located.holder.clone());
@@ -79,12 +79,17 @@ impl DirectoryChunks {
 
     /// Returns the release that the directory holds.
     pub fn release(&self) -> Option<ReleaseId> {
-        self.release.as_ref().map(|(release, _)| *release)
+        self.root.as_ref().map(|(root, _)| root.release())
+    }
+
+    /// Returns the root of the directory's manifest.
+    pub fn root(&self) -> Option<ChunkId> {
+        self.root.as_ref().map(|(root, _)| root.id())
     }
 
     /// Returns its segments, in order; none where there is no release.
     pub fn release_segments(&self) -> &[NodeRef] {
-        self.release.as_ref().map_or(&[], |(_, segments)| segments)
+        self.root.as_ref().map_or(&[], |(_, segments)| segments)
     }
 
     /// Returns the bytes of a segment, if the directory's manifest has it.

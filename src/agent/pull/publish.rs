@@ -269,7 +269,7 @@ fn prepare(target: &Path, options: PullOptions, monitor: &dyn Monitor) -> Result
     let mut mark = staging.as_ref().map_or(Ok(Mark::None), Staging::mark)?;
     let mut scanned = None;
     if let (Mark::Earlier(release), Some(staging)) = (&mark, &staging) {
-        let scan = scan_place(target, staging.folder(), None, options, monitor).ok();
+        let scan = scan_place(target, None, None, options, monitor).ok();
         if let Some(scan) = scan.filter(|scan| scan.root.release() == *release) {
             mark_earlier(staging, target, &scan, &found)?;
             mark = staging.mark()?;
@@ -281,10 +281,10 @@ fn prepare(target: &Path, options: PullOptions, monitor: &dyn Monitor) -> Result
     let checked = compare(target, placed).and_then(|differences| {
         let is_ours = beginning.is_some_and(|beginning| beginning.folder.is(&folder));
         check(target, &differences, is_ours, options)?;
-        Ok(is_ours && differences.is_none())
+        Ok((is_ours && differences.is_none(), differences.has_unpacked))
     });
-    let is_as_pulled = match checked {
-        Ok(is_as_pulled) => is_as_pulled,
+    let (is_as_pulled, has_unpacked) = match checked {
+        Ok(checked) => checked,
         Err(error) => {
             if let Some(staging) = &staging {
                 staging.leave_if_empty()?;
@@ -301,8 +301,9 @@ fn prepare(target: &Path, options: PullOptions, monitor: &dyn Monitor) -> Result
     };
     let was = Some(Was { owner: (found.stx_uid, found.stx_gid), limit });
     let folder_mode = beginning.map_or_else(|| other_than_plain(mode), |beginning| beginning.folder_mode);
-    let scan =
-        scanned.map_or_else(|| scan_place(target, staging.folder(), folder_mode, options, monitor), Ok);
+    // Only what has the form of the release before has its chunks.
+    let scratch = has_unpacked.then(|| staging.folder());
+    let scan = scanned.map_or_else(|| scan_place(target, scratch, folder_mode, options, monitor), Ok);
     let present = match scan {
         Ok(scan) => DirectoryChunks::of(&scan)?,
         Err(error) => {
@@ -356,22 +357,22 @@ fn check(target: &Path, found: &Differences, is_ours: bool, options: PullOptions
     }
 }
 
-/// Scans the directory; `folder_mode` is the mode that its release's root names for the top.
+/// Scans the directory; archives are unpacked in `scratch`, where there is one; `folder_mode` is the mode that its release's root names for the top.
 fn scan_place(
     target: &Path,
-    staging: &Path,
+    scratch: Option<&Path>,
     folder_mode: Option<u16>,
     options: PullOptions,
     monitor: &dyn Monitor,
 ) -> Result<Scan, scan::Error> {
     let everything = Selection::everything();
-    let archives = Archives::new(staging.to_owned());
+    let archives = scratch.map(|scratch| Archives::new(scratch.to_owned()));
     let reader = scan::Reader {
         selection: &everything,
         profile: Profile::DEFAULT,
         threads: options.threads,
         memory: None,
-        archives: Some(&archives),
+        archives: archives.as_ref(),
         on_segment: None,
         monitor,
     };

@@ -238,7 +238,7 @@ impl Rest<'_> {
                 let (root, segments, spool) = (root.clone(), scanned.segments.clone(), scanned.spool.clone());
                 let monitor = Arc::clone(monitor);
                 move || {
-                    let is_same = base.is_some_and(|base| base.release() == root.release());
+                    let is_same = base.is_some_and(|base| base.root() == root.id());
                     let cache = self.cache.and_then(Arc::into_inner);
                     let cache = cache.filter(|cache| !is_same || !cache.is_untouched());
                     let cache = cache.map(|cache| (cache, cache_bytes_max));
@@ -300,6 +300,7 @@ fn open_message(options: &PushOptions, root: &Root, segments: &[NodeRef]) -> Ope
         keeps_current: options.keeps_current,
         moves: options.moves,
         cache_only: options.cache_only,
+        root: root.content.map(|_| root.id()),
     }
 }
 
@@ -308,9 +309,9 @@ fn opening(source: &Source, base: Option<Base>, names: Names, is_eager: bool) ->
     match (source, base) {
         (Source::Scanning(_), _) => (Opening::Growing, None),
         (Source::Scanned(_), Some(base)) => {
-            let (release, segments) = (base.release(), base.segments().to_vec());
+            let (root, segments) = (base.root(), base.segments().to_vec());
             let opening =
-                if is_eager { Opening::Base(release, segments) } else { Opening::Again(release, segments) };
+                if is_eager { Opening::Base(root, segments) } else { Opening::Again(root, segments) };
             (opening, Some(base))
         }
         (Source::Scanned(_), None) if names == Names::Short => (Opening::Short, None),

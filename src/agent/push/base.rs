@@ -13,7 +13,7 @@ use delta::probe::{self, SAME_PATH};
 use delta::similar::Rule;
 use format::manifest::{self, NodeRef, Outline, RefAt, SegmentIndex, Thin};
 use format::recipe::ChunkRef;
-use ground::ids::{ChunkId, ReleaseId};
+use ground::ids::ChunkId;
 use protocol::likeness::{
     BaseFile, BaseRelease, ChangedBase, Edge, Edges, NewSegment, Release, Target, prefix_of,
 };
@@ -79,9 +79,9 @@ impl Base {
         self.cache.as_ref().map_or(0, cached) * 2 >= sample.clone().count()
     }
 
-    /// Returns the release.
-    pub fn release(&self) -> ReleaseId {
-        self.earlier.release()
+    /// Returns the root of its manifest.
+    pub fn root(&self) -> ChunkId {
+        self.earlier.root()
     }
 
     /// Returns its segments.

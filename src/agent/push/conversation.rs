@@ -256,10 +256,10 @@ impl Conversation {
         let actions = match event {
             SourceEvent::Segments(segments) => self.machine.grow(segments, &mut self.content)?,
             SourceEvent::End(scanned) => {
-                let (release, totals) = (scanned.root.release(), scanned.root.totals);
-                self.outcome.bytes.logical = totals.bytes;
+                let root = scanned.root.clone();
+                self.outcome.bytes.logical = root.totals.bytes;
                 *source = Source::Scanned(scanned);
-                self.machine.grown(release, totals, &mut self.content)?
+                self.machine.grown(&root, &mut self.content)?
             }
         };
         self.act_all(actions)

@@ -8,7 +8,7 @@ use crate::agent::{Error, Result};
 use crate::restore::{ChunkReader, SharedSource, leaves};
 use format::manifest::{NodeRef, Root, SegmentIndex};
 use format::recipe::ChunkRef;
-use ground::ids::ReleaseId;
+use ground::ids::ChunkId;
 use ground::poison::Unpoisoned as _;
 
 /// A release that the proxy has from an earlier push.
@@ -21,11 +21,11 @@ pub enum Earlier {
 }
 
 impl Earlier {
-    /// Returns the release.
-    pub fn release(&self) -> ReleaseId {
+    /// Returns the root of its manifest.
+    pub fn root(&self) -> ChunkId {
         match self {
-            Self::Remembered(memory) => memory.release(),
-            Self::Stored(stored) => stored.release,
+            Self::Remembered(memory) => memory.root().id(),
+            Self::Stored(stored) => stored.root,
         }
     }
 
@@ -51,14 +51,14 @@ impl Earlier {
 
 /// The manifest of a release in a store. Memory: 36 B for each segment, and some MB of decoded frames.
 pub struct StoredManifest {
-    release: ReleaseId,
+    root: ChunkId,
     segments: Vec<NodeRef>,
     reader: Mutex<Box<dyn ChunkReader + Send>>,
 }
 
 impl fmt::Debug for StoredManifest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoredManifest").field("release", &self.release).finish_non_exhaustive()
+        f.debug_struct("StoredManifest").field("root", &self.root).finish_non_exhaustive()
     }
 }
 
@@ -70,7 +70,7 @@ impl StoredManifest {
     pub fn open(root: &Root, source: &Arc<dyn SharedSource>) -> Result<Self> {
         let mut reader = Arc::clone(source).shared_reader();
         let segments = leaves(root, &mut *reader)?;
-        Ok(Self { release: root.release(), segments, reader: Mutex::new(reader) })
+        Ok(Self { root: root.id(), segments, reader: Mutex::new(reader) })
     }
 
     fn segment(&self, index: SegmentIndex) -> Result<Vec<u8>> {

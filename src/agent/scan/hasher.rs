@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::Scope;
 
 use super::sparse::{self, Piece};
-use super::unpack::{Archives, Unpacker};
+use super::unpack::{Archives, Unpacker, may_be_archive};
 use super::{Error, Part, Parts};
 use disk::files::{self, OnPath};
 use format::chunking::Profile;
@@ -132,7 +132,8 @@ fn read(
     if before.len() != job.size {
         return Err(Error::Changed(path.clone()).into());
     }
-    let unpacked = match unpacker {
+    let is_archive = may_be_archive(&file, job.size).on("read", path).map_err(Error::from)?;
+    let unpacked = match unpacker.filter(|_| is_archive) {
         Some(unpacker) => unpacker.take(&file, path, job.size, profile, buffer).map_err(Error::from)?,
         None => None,
     };
@@ -142,6 +143,9 @@ fn read(
         let send = |part| job.parts.send(Ok(part)).map_err(|_| Stop::Unheard);
         send(Part::UnpackedArchive(unpacked))?;
         return chunks.chunks(PART_CHUNKS).try_for_each(|some| send(Part::Chunks(some.to_vec())));
+    }
+    if is_archive {
+        job.parts.send(Ok(Part::PackedArchive)).map_err(|_| Stop::Unheard)?;
     }
     let mut part = Vec::with_capacity(PART_CHUNKS);
     let mut unreported = 0;

@@ -9,7 +9,6 @@ use super::entries::mode_of;
 use super::hasher::Pool;
 use crate::agent::memory::{Recall, Stat};
 use format::manifest::{EntryPath, Item};
-use format::recipe::Recipe;
 use ground::monitor::{Monitor, Phase};
 
 /// Entries handed over together, and chunk references in all but the last of them: a batch is at most 200 KB.
@@ -54,7 +53,7 @@ impl<'a> Lister<'a> {
         if let Some(recall) = &mut self.recall
             && recall.find(&path, size, &stat)
             && let Some(recipe) = recall.recipe()
-            && (self.unpacks || recipe == Recipe::Chunks)
+            && (self.unpacks || recipe.container().is_none())
         {
             self.monitor.advance(Phase::Scan, size);
             return self.remembered(Item::File { path, mode, size, recipe }, stat);

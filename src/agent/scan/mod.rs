@@ -118,6 +118,8 @@ impl Seen {
 enum Part {
     /// It was unpacked; comes first.
     UnpackedArchive(UnpackedArchive),
+    /// It is an archive that stays as it is; comes first.
+    PackedArchive,
     /// Its next chunks.
     Chunks(Vec<ChunkRef>),
 }
@@ -281,24 +283,23 @@ impl Collector<'_> {
             }
             Listed::File { path, mode, size, stat, parts } => {
                 let first = parts.recv().ok().transpose()?;
-                let (unpacked, chunks) = match first {
-                    Some(Part::UnpackedArchive(unpacked)) => (Some(unpacked), Vec::new()),
-                    Some(Part::Chunks(chunks)) => (None, chunks),
-                    None => (None, Vec::new()),
+                let (recipe, chunks) = match first {
+                    Some(Part::UnpackedArchive(unpacked)) => {
+                        self.unpacked.packed_streams += unpacked.left_packed.streams;
+                        self.unpacked.packed_bytes += unpacked.left_packed.bytes;
+                        let recipe = Recipe::Container(unpacked.container);
+                        self.spool.unpacked(&path, unpacked);
+                        (recipe, Vec::new())
+                    }
+                    Some(Part::PackedArchive) => (Recipe::Packed, Vec::new()),
+                    Some(Part::Chunks(chunks)) => (Recipe::Chunks, chunks),
+                    None => (Recipe::Chunks, Vec::new()),
                 };
-                let recipe = unpacked
-                    .as_ref()
-                    .map_or(Recipe::Chunks, |unpacked| Recipe::Container(unpacked.container));
-                if let Some(unpacked) = unpacked {
-                    self.unpacked.packed_streams += unpacked.left_packed.streams;
-                    self.unpacked.packed_bytes += unpacked.left_packed.bytes;
-                    self.spool.unpacked(&path, unpacked);
-                }
                 self.begin_file(&Item::File { path, mode, size, recipe }, &stat)?;
                 self.chunks(chunks)?;
                 parts.iter().try_for_each(|part| match part? {
                     Part::Chunks(chunks) => self.chunks(chunks),
-                    Part::UnpackedArchive(_) => unreachable!("it comes first"),
+                    Part::UnpackedArchive(_) | Part::PackedArchive => unreachable!("it comes first"),
                 })
             }
             Listed::Remembered(item, stat) => {

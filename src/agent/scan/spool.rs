@@ -171,7 +171,7 @@ impl Written {
         for item in manifest::decode_segment(&bytes)? {
             match item {
                 Item::File { path, recipe, .. } => {
-                    let source = self.source(&path, recipe != Recipe::Chunks);
+                    let source = self.source(&path, recipe.container().is_some());
                     let begin = source.begin;
                     at = Some((source, begin));
                 }

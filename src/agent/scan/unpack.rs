@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use disk::files::{self, OnPath};
 use disk::mmap::Mapping;
 use format::chunking::Profile;
-use format::recipe::{ChunkRef, Container};
-use ground::ids::{ArtifactId, ChunkId};
+use format::recipe::{ChunkRef, Container, ContentHasher};
+use ground::ids::{ArtifactId, ChunkId, ContentId};
 use ground::limits::{ROOM_RESERVE_BYTES, STREAM_CHUNKS_MAX};
 use recode::archive::{self, HEAD_BYTES_MAX, begins_archive};
 use recode::archive::{
@@ -153,7 +153,7 @@ impl<'a> Unpacker<'a> {
         Self { archives, planner: Planner::new(threads, Arc::clone(&archives.turns)), streams: None }
     }
 
-    /// Unpacks `file` of `size` bytes if it is an archive that can be rebuilt; returns its recipe and chunks.
+    /// Unpacks `file` of `size` bytes, which looks like an archive, if it can be rebuilt; returns its recipe and chunks.
     ///
     /// Memory: 32 MiB for the archive, 16 MiB for each level of what is nested in it; pages of what is larger;
     /// for xz and zstd what [`Permits`] allow. Time: two times what encoding it takes.
@@ -165,11 +165,6 @@ impl<'a> Unpacker<'a> {
         profile: Profile,
         buffer: &mut Vec<u8>,
     ) -> files::Result<Option<(UnpackedArchive, Vec<ChunkRef>)>> {
-        if !(ARCHIVE_BYTES_MIN..=ARCHIVE_BYTES_MAX).contains(&size)
-            || !may_be_archive(file, size).on("read", path)?
-        {
-            return Ok(None);
-        }
         if size <= MEMORY_BYTES_MAX {
             let mut archive = vec![0; usize::try_from(size).expect("at most 32 MiB")];
             if file.read_exact_at(&mut archive, 0).is_err() {
@@ -204,7 +199,8 @@ impl<'a> Unpacker<'a> {
         let head = encode_head(&plan);
         let lengths = Lengths::of(&plan, head.len() as u64);
         let artifact = ArtifactId::of(archive);
-        let container = Container { stream_bytes: lengths.all(), artifact };
+        let content = Some(content_of(archive, profile, buffer));
+        let container = Container { stream_bytes: lengths.all(), artifact, content };
         let bounded = head.len() <= HEAD_BYTES_MAX && container.is_bounded(archive.len() as u64);
         let Some(room) = self.archives.reserve(lengths.all()).filter(|_| bounded) else { return Ok(None) };
         let folder = &self.archives.folder;
@@ -286,7 +282,12 @@ impl Lengths {
     }
 }
 
-fn may_be_archive(file: &File, size: u64) -> io::Result<bool> {
+/// Returns whether a file of `size` bytes looks like an archive. Whoever reads the same bytes finds the same: it is part of the
+/// release's name (FORMAT 2.6).
+pub(super) fn may_be_archive(file: &File, size: u64) -> io::Result<bool> {
+    if !(ARCHIVE_BYTES_MIN..=ARCHIVE_BYTES_MAX).contains(&size) {
+        return Ok(false);
+    }
     let (mut first, mut last) = ([0; 512], [0; 1024]);
     let read = file.read_exact_at(&mut first, 0).and_then(|()| file.read_exact_at(&mut last, size - 1024));
     match read {
@@ -295,6 +296,17 @@ fn may_be_archive(file: &File, size: u64) -> io::Result<bool> {
         Err(error) => Err(error),
         Ok(()) => Ok(begins_archive(&first) || last.windows(4).any(|bytes| bytes == b"PK\x05\x06")),
     }
+}
+
+/// Names the content of the archive as it is.
+fn content_of(archive: &[u8], profile: Profile, buffer: &mut Vec<u8>) -> ContentId {
+    let mut content = ContentHasher::default();
+    let cut = profile.cut_all::<io::Error>(archive, buffer, |bytes| {
+        content.push(&ChunkRef::of(bytes));
+        Ok(())
+    });
+    cut.expect("a slice can be read");
+    content.finish()
 }
 
 fn is_worth_it(plan: &Plan) -> bool {

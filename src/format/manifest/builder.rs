@@ -1,5 +1,6 @@
 //! Makes a manifest: items in, segments and nodes out, a root at the end.
 
+use super::content::Content;
 use super::root::{self, NodeRef, Profile, Root, Shape, Totals};
 use super::{Error, Item};
 use ground::ids::ChunkId;
@@ -41,12 +42,14 @@ pub struct Builder {
     open: Vec<u8>,
     segments: Vec<NodeRef>,
     totals: Totals,
+    content: Content,
 }
 
 impl Builder {
     /// Starts a manifest whose content is cut by `profile`.
     pub fn new(profile: Profile) -> Self {
-        Self { profile, open: vec![SEGMENT_VERSION], segments: Vec::new(), totals: Totals::default() }
+        let (open, totals) = (vec![SEGMENT_VERSION], Totals::default());
+        Self { profile, open, segments: Vec::new(), totals, content: Content::default() }
     }
 
     /// Adds the next item; returns the segment that it ends, if any.
@@ -59,6 +62,7 @@ impl Builder {
             self.open[0] = SEGMENT_VERSION_LINKS;
         }
         let added = self.open.len() - start;
+        self.content.push(item, &self.open[start..]);
         match item {
             Item::Directory { .. } => self.totals.directories += 1,
             Item::Symlink { .. } | Item::OutsideLink { .. } => self.totals.symlinks += 1,
@@ -100,7 +104,8 @@ impl Builder {
     pub fn finish(mut self, shape: Shape) -> Result<(Option<Segment>, Root, Vec<NodeRef>), Error> {
         let last = (self.open.len() > 1).then(|| self.end_segment());
         let root = Root::above(self.profile, shape, self.totals, self.segments.clone(), |_| {})?;
-        Ok((last, root, self.segments))
+        let content = self.content.finish(&root);
+        Ok((last, Root { content, ..root }, self.segments))
     }
 }
 
@@ -122,6 +127,15 @@ impl Root {
             keep(node);
             reference
         })?;
-        Ok(Self { profile, shape, totals, depth, children })
+        Ok(Self { profile, shape, totals, depth, children, content: None })
+    }
+
+    /// Computes the root of the same release over `segments`, and passes each node between them to `keep`.
+    ///
+    /// # Errors
+    /// As [`Root::above`].
+    pub fn over(&self, segments: Vec<NodeRef>, keep: impl FnMut(Segment)) -> Result<Self, Error> {
+        let root = Self::above(self.profile, self.shape, self.totals, segments, keep)?;
+        Ok(Self { content: self.content, ..root })
     }
 }

@@ -5,7 +5,7 @@ use rmp::encode;
 
 use super::{EntryPath, Error};
 use crate::recipe::{ChunkRef, Container, Recipe};
-use ground::ids::{ArtifactId, ChunkId};
+use ground::ids::{ArtifactId, ChunkId, ContentId};
 use ground::limits::{CHUNK_BYTES_MAX, FILE_BYTES_MAX, PATH_BYTES_MAX};
 
 /// The permission bits that a manifest keeps; owner, times and the set-id bits are not kept (docs/decisions/0003).
@@ -92,14 +92,22 @@ impl Item {
                 encode::write_uint(out, u64::from(*mode)).expect(WRITES);
             }
             Self::File { path, mode, size, recipe } => {
-                begin(out, if recipe.container().is_some() { 7 } else { 5 }, 1);
+                let container = recipe.container();
+                begin(
+                    out,
+                    5 + container.map_or(0, |container| 2 + u32::from(container.content.is_some())),
+                    1,
+                );
                 encode::write_bin(out, path.as_bytes()).expect(WRITES);
                 encode::write_uint(out, u64::from(*mode)).expect(WRITES);
                 encode::write_uint(out, *size).expect(WRITES);
                 encode::write_uint(out, u64::from(recipe.number())).expect(WRITES);
-                if let Some(container) = recipe.container() {
+                if let Some(container) = container {
                     encode::write_uint(out, container.stream_bytes).expect(WRITES);
                     encode::write_bin(out, container.artifact.as_bytes()).expect(WRITES);
+                    if let Some(content) = container.content {
+                        encode::write_bin(out, content.as_bytes()).expect(WRITES);
+                    }
                 }
             }
             Self::Linked => begin(out, 1, 4),
@@ -131,7 +139,7 @@ impl Item {
         let number = decode::read_pfix(&mut rest).map_err(|_| ItemError::Malformed)?;
         let item = match (length, number) {
             (3, 0) => Self::Directory { path: read_path(&mut rest)?, mode: read_mode(&mut rest)? },
-            (5 | 7, 1) => Self::File {
+            (5 | 7 | 8, 1) => Self::File {
                 path: read_path(&mut rest)?,
                 mode: read_mode(&mut rest)?,
                 size: read_uint(&mut rest, FILE_BYTES_MAX)?,
@@ -196,6 +204,10 @@ fn read_bytes(rest: &mut Bytes<'_>) -> Result<Vec<u8>, ItemError> {
     Ok(bytes)
 }
 
+fn read_hash(rest: &mut Bytes<'_>) -> Result<[u8; 32], ItemError> {
+    read_bytes(rest)?.try_into().map_err(|_| ItemError::Malformed)
+}
+
 fn read_path(rest: &mut Bytes<'_>) -> Result<EntryPath, ItemError> {
     EntryPath::new(read_bytes(rest)?).map_err(ItemError::Refused)
 }
@@ -205,13 +217,14 @@ fn read_recipe(rest: &mut Bytes<'_>, elements: u32) -> Result<Recipe, ItemError>
     let number = u8::try_from(read_uint(rest, 255)?).map_err(|_| ItemError::Malformed)?;
     match (number, elements) {
         (0, 5) => Ok(Recipe::Chunks),
-        (1, 7) => {
+        (2, 5) => Ok(Recipe::Packed),
+        (1, 7) | (3, 8) => {
             let stream_bytes = read_uint(rest, FILE_BYTES_MAX)?;
-            let artifact = read_bytes(rest)?.try_into().map_err(|_| ItemError::Malformed)?;
-            let artifact = ArtifactId::from_bytes(artifact);
-            Ok(Recipe::Container(Container { stream_bytes, artifact }))
+            let artifact = ArtifactId::from_bytes(read_hash(rest)?);
+            let content = if number == 3 { Some(ContentId::from_bytes(read_hash(rest)?)) } else { None };
+            Ok(Recipe::Container(Container { stream_bytes, artifact, content }))
         }
-        (0 | 1, _) => Err(ItemError::Malformed),
+        (0..=3, _) => Err(ItemError::Malformed),
         _ => Err(ItemError::Refused(Error::Recipe(number))),
     }
 }

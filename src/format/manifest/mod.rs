@@ -2,13 +2,14 @@
 //!
 //! The entries and the parts of their recipes form one stream of [`Item`]s. [`Builder`] cuts the stream
 //! into *segments* at places that the items choose, lists the segments in *nodes*, those again, and
-//! ends in a [`Root`] whose BLAKE3 is the release id. A change in one entry changes one segment and the
+//! ends in a [`Root`]. Its BLAKE3 is the release id where no archive is among the entries. A change in one entry changes one segment and the
 //! nodes above it. [`Reader`] gives the items back and refuses whatever an honest builder cannot make:
 //! wrong order, duplicates, paths or links that leave the tree, sizes that do not add up.
 //!
 //! Byte layouts: FORMAT 2.
 
 mod builder;
+mod content;
 mod coordinates;
 mod item;
 mod links;
@@ -99,6 +100,9 @@ pub enum Error {
     /// The entries are not those that the root counted.
     #[error("the manifest's entries do not match its root")]
     Totals,
+    /// The entries have archives, and make another release than the root says.
+    #[error("the manifest's entries do not make the release that its root names")]
+    OtherContent,
     /// Beyond a limit of `limits`.
     #[error("the manifest has more than {0} segments")]
     TooLarge(usize),

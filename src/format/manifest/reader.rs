@@ -1,6 +1,7 @@
 //! Reads a manifest's items and refuses what no honest builder makes.
 
 use super::builder::{SEGMENT_BYTES_MAX, SEGMENT_VERSION, SEGMENT_VERSION_LINKS};
+use super::content::Content;
 use super::item::ItemError;
 use super::links::Links;
 use super::{EntryPath, Error, Item, Root, Shape, Totals};
@@ -20,6 +21,7 @@ pub struct Reader {
     file: Option<OpenFile>,
     links: Links,
     totals: Totals,
+    content: Content,
 }
 
 #[derive(Debug)]
@@ -43,15 +45,20 @@ impl Reader {
     /// # Errors
     /// Any of [`Error`]; the reader must not be used afterwards.
     pub fn segment(&mut self, bytes: &[u8]) -> Result<Vec<Item>, Error> {
-        let items = decode_segment(bytes)?;
-        items.iter().try_for_each(|item| self.check(item))?;
+        let (items, ends) = decode(bytes)?;
+        let mut begin = 1;
+        for (item, end) in items.iter().zip(ends) {
+            self.check(item)?;
+            self.content.push(item, &bytes[begin..end]);
+            begin = end;
+        }
         Ok(items)
     }
 
     /// Ends the manifest.
     ///
     /// # Errors
-    /// A last file that is not complete, or other totals or another shape than in `root`.
+    /// A last file that is not complete; other totals, another shape or another release than in `root`.
     pub fn finish(mut self, root: &Root) -> Result<(), Error> {
         self.end_file()?;
         self.links.finish()?;
@@ -62,7 +69,7 @@ impl Reader {
         if counted != root.totals || !is_plain || (root.shape == Shape::File && !file_alone) {
             return Err(Error::Totals);
         }
-        Ok(())
+        if self.content.finish(root) == root.content { Ok(()) } else { Err(Error::OtherContent) }
     }
 
     fn check(&mut self, item: &Item) -> Result<(), Error> {
@@ -148,6 +155,11 @@ impl Reader {
 /// # Errors
 /// Bytes that are no segment, or a version or recipe of a newer whit.
 pub fn decode_segment(bytes: &[u8]) -> Result<Vec<Item>, Error> {
+    decode(bytes).map(|(items, _)| items)
+}
+
+/// Returns also where each item ends.
+fn decode(bytes: &[u8]) -> Result<(Vec<Item>, Vec<usize>), Error> {
     let malformed = |offset| Error::Malformed { part: "segment", id: ChunkId::of(bytes), offset };
     let is_second = match bytes.first() {
         None => return Err(malformed(0)),
@@ -157,7 +169,7 @@ pub fn decode_segment(bytes: &[u8]) -> Result<Vec<Item>, Error> {
     if bytes.len() > SEGMENT_BYTES_MAX || bytes.len() == 1 {
         return Err(malformed(bytes.len()));
     }
-    let mut items = Vec::new();
+    let (mut items, mut ends) = (Vec::new(), Vec::new());
     let mut offset = 1;
     while offset < bytes.len() {
         let (item, used) = Item::decode(&bytes[offset..]).map_err(|error| match error {
@@ -166,9 +178,11 @@ pub fn decode_segment(bytes: &[u8]) -> Result<Vec<Item>, Error> {
         })?;
         items.push(item);
         offset += used;
+        ends.push(offset);
     }
     // Equal content has one form: the version follows from the items.
-    if is_second == items.iter().any(Item::is_of_second_version) { Ok(items) } else { Err(malformed(0)) }
+    let is_form = is_second == items.iter().any(Item::is_of_second_version);
+    if is_form { Ok((items, ends)) } else { Err(malformed(0)) }
 }
 
 /// Returns the chunk references among one segment's items, in order.

@@ -13,6 +13,8 @@ pub(super) const NODE_VERSION: u8 = 0x12;
 const ROOT_VERSION: u8 = 0x13;
 /// First byte of a root whose totals hold the top directory's mode.
 const MODE_ROOT_VERSION: u8 = 0x16;
+/// First byte of a root that names its release.
+const CONTENT_ROOT_VERSION: u8 = 0x17;
 /// Children that a root lists itself; more are gathered into nodes.
 pub(super) const ROOT_CHILDREN_MAX: usize = 64;
 /// Children of a node, at most.
@@ -96,20 +98,32 @@ pub struct Root {
     pub depth: u8,
     /// Nodes, or segments where `depth` is zero.
     pub children: Vec<NodeRef>,
+    /// The release, where archives are among its entries: other manifests may make it too. Who reads all entries proves it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<ReleaseId>,
 }
 
 impl Root {
     /// Returns the root's bytes: a version byte and MessagePack.
     pub fn encode(&self) -> Vec<u8> {
-        let version = if self.totals.folder_mode.is_some() { MODE_ROOT_VERSION } else { ROOT_VERSION };
+        let version = match (self.content, self.totals.folder_mode) {
+            (Some(_), _) => CONTENT_ROOT_VERSION,
+            (None, Some(_)) => MODE_ROOT_VERSION,
+            (None, None) => ROOT_VERSION,
+        };
         let mut bytes = vec![version];
         rmp_serde::encode::write(&mut bytes, self).expect("a Vec takes every write");
         bytes
     }
 
+    /// Returns the name of the chunk that holds the root: it names this one manifest.
+    pub fn id(&self) -> ChunkId {
+        ChunkId::of(&self.encode())
+    }
+
     /// Returns the release that this root names.
     pub fn release(&self) -> ReleaseId {
-        ReleaseId::of(&self.encode())
+        self.content.unwrap_or_else(|| self.id().into())
     }
 
     /// Reads a root.
@@ -120,7 +134,7 @@ impl Root {
         let malformed = |offset| Error::Malformed { part: "root", id: ChunkId::of(bytes), offset };
         match bytes.first() {
             None => return Err(malformed(0)),
-            Some(&(ROOT_VERSION | MODE_ROOT_VERSION)) => {}
+            Some(&(ROOT_VERSION | MODE_ROOT_VERSION | CONTENT_ROOT_VERSION)) => {}
             Some(version) => return Err(Error::Version(*version)),
         }
         let root: Self = rmp_serde::from_slice(&bytes[1..]).map_err(|_| malformed(1))?;

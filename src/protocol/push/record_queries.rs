@@ -251,7 +251,7 @@ mod tests {
     use format::recipe::Recipe;
     use format::record::Record;
     use ground::faults::Fault;
-    use ground::ids::ReleaseId;
+    use ground::ids::ChunkId;
     use ground::limits::EXECUTABLE_BYTES_MAX;
 
     /// A space that is only read, and counts how often.
@@ -294,7 +294,7 @@ mod tests {
             unreachable!("it is only read")
         }
 
-        fn base(&mut self, _: Option<&ReleaseId>) -> Result<Option<Vec<NodeRef>>, Refusal> {
+        fn base(&mut self, _: Option<&ChunkId>) -> Result<Option<Vec<NodeRef>>, Refusal> {
             unreachable!("it is only read")
         }
 

@@ -40,10 +40,10 @@ use crate::token::Hop;
 use format::manifest::{Outline, Profile, SegmentIndex, Shape, Totals};
 use format::record::{DeliveryEvent, Record};
 use ground::faults::{Fault, Faulty, faulty};
-use ground::ids::{ActionName, AppName, DestinationName, Label, ReleaseId};
+use ground::ids::{ActionName, AppName, ChunkId, DestinationName, Label, ReleaseId};
 
 /// The version of these messages; ALPN `whit/1` agrees on the framing, this on the content.
-pub const VERSION: u16 = 8;
+pub const VERSION: u16 = 9;
 
 /// The first message of every stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,7 +97,7 @@ pub struct Open {
     pub labels: Vec<Label>,
     /// Where to deliver it.
     pub destinations: Vec<DestinationName>,
-    /// The release: the hash of the root that both sides compute from the segments.
+    /// The release.
     pub release: ReleaseId,
     /// How the content was cut.
     pub profile: Profile,
@@ -123,6 +123,9 @@ pub struct Open {
     pub moves: bool,
     /// Only fill the cache: the content is kept for a time, and no release is made. Without labels, destinations and actions.
     pub cache_only: bool,
+    /// The root that both sides compute from the segments, where the release is not named by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<ChunkId>,
 }
 
 /// How a push lists the segments of its manifest.
@@ -130,8 +133,8 @@ pub struct Open {
 pub enum ManifestForm {
     /// As changes to a release that the agent remembers; the new segments follow at once.
     Base {
-        /// The release.
-        release: ReleaseId,
+        /// Its root.
+        root: ChunkId,
         /// Its segments that the new manifest keeps.
         outline: Outline,
     },
@@ -154,6 +157,9 @@ pub struct Grown {
     pub totals: Totals,
     /// As in [`Open`].
     pub segments: u32,
+    /// As in [`Open`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<ChunkId>,
 }
 
 /// A message of the agent after `Open`.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{DeliveriesWanted, Open, Steering};
-use ground::ids::{ActionName, AppName, DeliveryId, DestinationName, Label, ReleaseId, Selector};
+use ground::ids::{ActionName, AppName, ChunkId, DeliveryId, DestinationName, Label, Selector};
 
 /// A request of an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,8 +14,8 @@ pub enum Operation {
     Pull {
         /// Which release.
         release: Selector,
-        /// The release in the agent's directory: segments and chunks may then come as changes to those of that release.
-        have: Option<ReleaseId>,
+        /// The root of the agent's directory: segments and chunks may then come as changes to those of that manifest.
+        have: Option<ChunkId>,
     },
     /// Deliver a release again: each change of a delivery's state is answered.
     Deliver {

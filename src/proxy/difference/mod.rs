@@ -2,9 +2,12 @@
 
 mod unseen;
 
+use std::collections::VecDeque;
+
 use crate::restore::{ChunkSource, Error, Items};
 use format::manifest::{EntryPath, Item, Root};
-use format::recipe::ChunkRef;
+use format::recipe::{ChunkRef, ContentHasher, Recipe};
+use ground::ids::ContentId;
 use protocol::wire::{Change, ChangeKind};
 
 use self::unseen::Pending;
@@ -59,8 +62,17 @@ fn compare_by(
             }
             (Some(earlier), Some(later)) => {
                 let row = change(ChangeKind::Changed, later);
-                let differs = earlier != later;
-                both(&mut olds, &mut news, &mut pending, row, differs)?
+                // Archives may be stored otherwise, and be the same.
+                let are_archives = is_archive(earlier) && is_archive(later);
+                let differs =
+                    if are_archives { as_packed(earlier) != as_packed(later) } else { earlier != later };
+                if are_archives && !differs && olds.content()? == news.content()? {
+                    olds.skip()?;
+                    news.skip()?;
+                    true
+                } else {
+                    both(&mut olds, &mut news, &mut pending, row, differs)?
+                }
             }
             (Some(_), None) | (None, Some(_)) => unreachable!("the guards above take these"),
         };
@@ -108,6 +120,18 @@ fn change(kind: ChangeKind, entry: &Item) -> Change {
     Change { kind, path: path(entry).as_bytes().to_vec(), bytes, unseen_bytes: 0 }
 }
 
+fn is_archive(entry: &Item) -> bool {
+    matches!(entry, Item::File { recipe: Recipe::Packed | Recipe::Container(_), .. })
+}
+
+/// Returns the entry of an archive as it would be if it were stored as it is.
+fn as_packed(entry: &Item) -> Item {
+    match entry.clone() {
+        Item::File { path, mode, size, .. } => Item::File { path, mode, size, recipe: Recipe::Packed },
+        other => other,
+    }
+}
+
 fn path(entry: &Item) -> &EntryPath {
     entry.path().expect("an entry has a path")
 }
@@ -117,19 +141,24 @@ struct Entries<'a> {
     items: Items<'a>,
     /// The present entry.
     entry: Option<Item>,
+    /// Its chunks that were read ahead.
+    ahead: VecDeque<ChunkRef>,
     /// The item after its last chunk.
     next: Option<Item>,
 }
 
 impl<'a> Entries<'a> {
     fn begin(items: Items<'a>) -> Result<Self, Error> {
-        let mut entries = Self { items, entry: None, next: None };
+        let mut entries = Self { items, entry: None, ahead: VecDeque::new(), next: None };
         entries.skip()?;
         Ok(entries)
     }
 
     /// Returns the next chunk of the entry; none at its end.
     fn chunk(&mut self) -> Result<Option<ChunkRef>, Error> {
+        if let Some(chunk) = self.ahead.pop_front() {
+            return Ok(Some(chunk));
+        }
         if self.next.is_some() {
             return Ok(None);
         }
@@ -142,6 +171,21 @@ impl<'a> Entries<'a> {
                 Ok(None)
             }
         }
+    }
+
+    /// Names the content of the present entry, an archive; its chunks come all the same. None where an earlier version pushed it.
+    fn content(&mut self) -> Result<Option<ContentId>, Error> {
+        let Some(Item::File { recipe, .. }) = &self.entry else { return Ok(None) };
+        if let Some(container) = recipe.container() {
+            return Ok(container.content);
+        }
+        let mut ahead = VecDeque::new();
+        while let Some(chunk) = self.chunk()? {
+            ahead.push_back(chunk);
+        }
+        let content = ContentHasher::of(&ahead);
+        self.ahead = ahead;
+        Ok(Some(content))
     }
 
     /// Advances to the next entry.
@@ -159,7 +203,6 @@ mod tests {
     use super::*;
     use crate::restore::MemorySource;
     use format::manifest::Shape;
-    use format::recipe::Recipe;
     use ground::ids::ChunkId;
 
     /// Files by name, each of chunks by number.

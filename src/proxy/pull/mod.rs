@@ -21,7 +21,7 @@ use crate::net::link::{Receiver, Sender};
 use crate::store::Store;
 use format::manifest::NodeRef;
 use ground::faults::Fault;
-use ground::ids::{ReleaseId, Selector};
+use ground::ids::{ChunkId, Selector};
 use ground::limits::PULL_REQUESTS_OPEN;
 use ground::stall::Watch;
 use protocol::Error;
@@ -38,7 +38,7 @@ const REPLIES_AHEAD: usize = 4;
 pub async fn serve(
     granted: Arc<Granted>,
     selector: Selector,
-    have: Option<ReleaseId>,
+    have: Option<ChunkId>,
     mut sender: Sender,
     receiver: Receiver,
 ) {
@@ -141,7 +141,7 @@ fn stalled(time: Duration) -> Refusal {
 fn run(
     granted: &Granted,
     selector: &Selector,
-    have: Option<ReleaseId>,
+    have: Option<ChunkId>,
     (mut requests, open): (mpsc::Receiver<PullRequest>, &AtomicUsize),
     replies: &mpsc::Sender<PullReply>,
 ) -> Result<(), Refusal> {
@@ -174,16 +174,9 @@ fn run(
     }
 }
 
-/// Returns the segments of the release that the agent says it has; none where the space does not have all of it, or the
+/// Returns the segments of the manifest that the agent says it has; none where the space does not have all of it, or the
 /// token may not read it.
-fn base(
-    store: &Store,
-    scope: &ReadScope,
-    release: &ReleaseId,
-    view: &mut ReadView<'_>,
-) -> Option<Vec<NodeRef>> {
-    if !store.is_whole() || !store.records().has(release, |app| scope.has(app)) {
-        return None;
-    }
-    view.segments(&store.root(release).ok()?).ok()
+fn base(store: &Store, scope: &ReadScope, id: &ChunkId, view: &mut ReadView<'_>) -> Option<Vec<NodeRef>> {
+    let root = store.root_at(id).ok().filter(|_| store.is_whole())?;
+    if scope.has_manifest(store, &root) { view.segments(&root).ok() } else { None }
 }

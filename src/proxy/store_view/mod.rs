@@ -16,7 +16,7 @@ use crate::net::blocking;
 use crate::net::identity;
 use crate::net::link::Replies;
 use crate::restore::{self, ChunkReader, SourceError};
-use crate::store::{FaultInjection, Found, Store, StoreReader};
+use crate::store::{ArchivesStored, FaultInjection, Found, Store, StoreReader};
 use delta::similar::Sketch;
 use disk::crash_points;
 use format::manifest::{self, EntryPath, NodeRef, Reference, SegmentName};
@@ -24,7 +24,7 @@ use format::pack::Frame;
 use format::recipe::ChunkRef;
 use format::record::{Cost, Record};
 use ground::faults::Fault;
-use ground::ids::{AppName, ReleaseId, ShortId, UserName};
+use ground::ids::{AppName, ChunkId, ShortId, UserName};
 use ground::limits::ALIVE_EVERY;
 use protocol::wire::{Open, Refusal};
 use protocol::{ContentView, Proposal, SpaceView, StorageView};
@@ -59,7 +59,7 @@ pub struct StoreView {
     app: AppName,
     app_latest: Option<Record>,
     /// What the application has in the cache, the latest first.
-    cached: Vec<ReleaseId>,
+    cached: Vec<ChunkId>,
     /// Reads the content that the push builds on.
     reader: StoreReader<Arc<Store>>,
     /// The number of frames in the store after each message of content that is not yet reported.
@@ -79,6 +79,8 @@ pub struct StoreView {
     granted: Option<Arc<Granted>>,
     /// The deliveries that were recorded with the release.
     queued: Option<Vec<Events>>,
+    /// How the release's archives are stored, once that was proven.
+    archives_stored: ArchivesStored,
 }
 
 impl StoreView {
@@ -97,7 +99,7 @@ impl StoreView {
         let lease = store.lease().map_err(|error| Refusal::of(&error))?;
         // Under the lease: what lapses from now on stays until the push has ended.
         let cached = store.records().cached_now(&app).map_err(|error| Refusal::of(&error))?;
-        let cached = cached.into_iter().map(|(release, _)| release).collect();
+        let cached = cached.into_iter().map(|(root, _)| root).collect();
         let last_sync = store.now();
         let damage_met = store.damage_met();
         let reader = StoreReader::new(Arc::clone(&store));
@@ -121,6 +123,7 @@ impl StoreView {
             readable: Readable::default(),
             granted: None,
             queued: None,
+            archives_stored: ArchivesStored::Packed,
         })
     }
 
@@ -288,27 +291,26 @@ impl SpaceView for StoreView {
         }
     }
 
-    fn base(&mut self, release: Option<&ReleaseId>) -> Result<Option<Vec<NodeRef>>, Refusal> {
+    fn base(&mut self, root: Option<&ChunkId>) -> Result<Option<Vec<NodeRef>>, Refusal> {
         if !self.store.is_whole() {
             // Some chunk of it may be gone.
             return Ok(None);
         }
-        let release = match release {
+        let root = match root {
             None => {
-                let latest = self.app_latest.as_ref().map(|latest| latest.release);
-                latest.or_else(|| self.cached.first().copied())
+                let latest = self.app_latest.as_ref();
+                let latest = latest.and_then(|latest| self.store.root(&latest.release).ok());
+                latest.or_else(|| self.store.root_at(self.cached.first()?).ok())
             }
-            Some(release) => {
-                let is_there = self.store.records().has(release, |app| self.scope.has(app));
-                (is_there || self.cached.contains(release)).then_some(*release)
-            }
+            Some(id) => self
+                .store
+                .root_at(id)
+                .ok()
+                .filter(|root| self.cached.contains(id) || self.scope.has_manifest(&self.store, root)),
         };
         let mut reader = StoreReader::new(&*self.store);
-        let mut leaves = release.and_then(|release| {
-            let root = self.store.root(&release).ok()?;
-            restore::leaves(&root, &mut reader).ok()
-        });
-        if release.is_some_and(|release| self.cached.contains(&release)) {
+        let mut leaves = root.as_ref().and_then(|root| restore::leaves(root, &mut reader).ok());
+        if root.is_some_and(|root| self.cached.contains(&root.id())) {
             // Nobody heals what is only cached.
             for leaf in leaves.clone().unwrap_or_default() {
                 if !self.is_complete(&leaf, &mut reader)? {
@@ -325,11 +327,14 @@ impl SpaceView for StoreView {
 
     fn recent(&mut self) -> Result<Vec<Vec<NodeRef>>, Refusal> {
         let cached = self.cached.iter().copied().take(RECENT_CACHED_MAX);
-        let mut releases: Vec<ReleaseId> = cached.collect();
-        releases.extend(self.store.records().recent(&self.app, RECENT_MAX - releases.len()));
+        let mut roots: Vec<ChunkId> = cached.collect();
+        let records = self.store.records();
+        for release in records.recent(&self.app, RECENT_MAX - roots.len()) {
+            roots.extend(records.roots(&release).unwrap_or_default());
+        }
         let (mut recent, mut segments) = (Vec::new(), 0);
-        for release in releases {
-            let Some(base) = self.base(Some(&release))? else { continue };
+        for root in roots {
+            let Some(base) = self.base(Some(&root))? else { continue };
             segments += base.len();
             if segments > RECENT_SEGMENTS_MAX && !recent.is_empty() {
                 break;
@@ -410,7 +415,8 @@ impl SpaceView for StoreView {
         let (root, latest) = (&proposal.root, latest.as_ref());
         let proof =
             archive_proof::prove(&self.store, root, latest, &self.heavy_work, is_delivered, &mut tell);
-        let Proof { archives, bytes, failed } = proof.map_err(|error| Refusal::of(&error))?;
+        let Proof { archives, bytes, failed, stored } = proof.map_err(|error| Refusal::of(&error))?;
+        self.archives_stored = stored;
         if archives > 0 {
             let seconds = begin.elapsed().as_secs_f64();
             tracing::info!(
@@ -430,6 +436,7 @@ impl SpaceView for StoreView {
             self.keep_promise(&proposal.segments)?;
         }
         let root = &proposal.root;
+        self.store.keep_root(root, self.archives_stored).map_err(|error| Refusal::of(&error))?;
         let existing = self.app_latest.as_ref().is_some_and(|latest| latest.release == proposal.open.release);
         let record = self.write_record(&proposal.open, root.totals, proposal.cost)?;
         self.store.suspect_if_incomplete();

@@ -4,7 +4,7 @@ use super::StoreView;
 use crate::delivery::Events;
 use crate::store::{Error, Intent};
 use delta::compression::{Compressor, LEVEL_DEFAULT};
-use format::manifest::{Root, Totals};
+use format::manifest::Totals;
 use format::pack::{FrameEnd, FrameKind, Framer};
 use format::recipe::ChunkRef;
 use format::record::{Cost, Record};
@@ -65,9 +65,9 @@ impl StoreView {
         // No longer than the token is good, and only where all of it is there.
         self.granted.as_ref().map_or(Ok(()), |granted| granted.still_holds())?;
         self.keep_promise(&proposal.segments)?;
-        let Open { app, release, .. } = &proposal.open;
+        let (app, root) = (&proposal.open.app, proposal.root.id());
         let bytes = [proposal.root.totals.bytes, proposal.cost.sent_bytes];
-        let until = self.store.cache(app, release, &self.user, bytes).map_err(refusal)?;
+        let until = self.store.cache(app, &root, &self.user, bytes).map_err(refusal)?;
         self.store.sketches().flush();
         Ok(until)
     }
@@ -76,8 +76,7 @@ impl StoreView {
     pub(super) fn keep_nodes(&mut self, proposal: &Proposal) -> Result<(), Refusal> {
         let mut nodes = Vec::new();
         let (root, segments) = (&proposal.root, proposal.segments.clone());
-        Root::above(root.profile, root.shape, root.totals, segments, |node| nodes.push(node.bytes))
-            .map_err(|error| Refusal::of(&error))?;
+        root.over(segments, |node| nodes.push(node.bytes)).map_err(|error| Refusal::of(&error))?;
         nodes.push(root.encode());
         let mut compressor = Compressor::new(LEVEL_DEFAULT);
         let framer = Framer::new(FrameKind::Manifest, FrameEnd::Below, &mut compressor);

@@ -4,7 +4,8 @@ use std::iter::Peekable;
 
 use crate::restore::{ChunkSource, Error, Items};
 use format::manifest::{EntryPath, Item, Root};
-use format::recipe::{ChunkRef, Recipe};
+use format::recipe::{ChunkRef, ContentHasher, Recipe};
+use ground::ids::ContentId;
 use ground::monitor::Monitor;
 
 use super::Previous;
@@ -37,18 +38,21 @@ impl SameFiles {
         let (mut open, mut open_bytes) = (None, 0);
         for item in Items::new(root, &mut *new_reader) {
             match item? {
-                // Sizes are equal, so equal chunks to the end of one file are all chunks of the other.
-                Item::Chunk(chunk) => open = open.map(|same| same && old.has_chunk(&chunk)),
+                Item::Chunk(chunk) => {
+                    if let Some(open) = &mut open {
+                        Open::chunk(open, &chunk, &mut old);
+                    }
+                }
                 Item::File { path, size, recipe, .. } => {
-                    found.push(open.take(), open_bytes);
+                    found.push(open.take().as_ref(), open_bytes);
                     (open, open_bytes) = (Some(old.has_file(&path, size, recipe)), size);
                 }
                 // Its chunks all came.
                 Item::Linked => {}
-                _ => found.push(open.take(), open_bytes),
+                _ => found.push(open.take().as_ref(), open_bytes),
             }
         }
-        found.push(open, open_bytes);
+        found.push(open.as_ref(), open_bytes);
         if let Some(error) = old.failed {
             monitor.note(&format!("the rest of the earlier copy is not used: {error}"));
         }
@@ -66,8 +70,8 @@ impl SameFiles {
         self.bytes
     }
 
-    fn push(&mut self, file: Option<bool>, bytes: u64) {
-        let Some(same) = file else { return };
+    fn push(&mut self, file: Option<&Open>, bytes: u64) {
+        let Some(same) = file.map(Open::is_same) else { return };
         if self.files == FILES_MAX {
             return;
         }
@@ -82,6 +86,34 @@ impl SameFiles {
     }
 }
 
+/// The new release's file whose chunks come.
+enum Open {
+    /// Whether the earlier one has them so far. Sizes are equal, so equal chunks to the end of one file are all chunks of the
+    /// other.
+    Chunks(bool),
+    /// The earlier one has an archive that is stored otherwise, with this content; and the new one's, as far as it came.
+    Packed(ContentId, Box<ContentHasher>),
+    /// It is known whether they are the same.
+    Settled(bool),
+}
+
+impl Open {
+    fn chunk(&mut self, chunk: &ChunkRef, old: &mut Earlier<'_>) {
+        match self {
+            Self::Chunks(same) => *same = *same && old.has_chunk(chunk),
+            Self::Packed(_, content) => content.push(chunk),
+            Self::Settled(_) => {}
+        }
+    }
+
+    fn is_same(&self) -> bool {
+        match self {
+            Self::Chunks(same) | Self::Settled(same) => *same,
+            Self::Packed(old, content) => content.finish() == *old,
+        }
+    }
+}
+
 /// The earlier release's items, never read further than asked for.
 struct Earlier<'a> {
     items: Peekable<Items<'a>>,
@@ -89,28 +121,55 @@ struct Earlier<'a> {
 }
 
 impl Earlier<'_> {
-    /// Advances to `path`; returns whether a file of this size is there.
-    fn has_file(&mut self, path: &EntryPath, size: u64, recipe: Recipe) -> bool {
+    /// Advances to `path`, and compares a file of this size there with one that is made by `recipe`.
+    fn has_file(&mut self, path: &EntryPath, size: u64, recipe: Recipe) -> Open {
+        let named = |recipe: Recipe| recipe.container().and_then(|container| container.content);
+        let Some(old) = self.recipe(path, size) else { return Open::Settled(false) };
+        if old == recipe {
+            return Open::Chunks(true);
+        }
+        // Archives may be stored otherwise, and be the same.
+        match (old, recipe) {
+            (_, Recipe::Packed) => {
+                named(old).map_or(Open::Settled(false), |old| Open::Packed(old, Box::default()))
+            }
+            (Recipe::Packed, _) => Open::Settled(named(recipe) == Some(self.content())),
+            _ => Open::Settled(named(old).is_some() && named(old) == named(recipe)),
+        }
+    }
+
+    /// Advances to `path`; returns how a file of this size there is made.
+    fn recipe(&mut self, path: &EntryPath, size: u64) -> Option<Recipe> {
         loop {
             let there = match self.items.peek() {
-                None => return false,
+                None => return None,
                 Some(Err(_)) => {
                     self.failed = self.items.next().and_then(Result::err);
-                    return false;
+                    return None;
                 }
                 Some(Ok(Item::File { path, size, recipe, .. })) => Some((path, Some((*size, *recipe)))),
                 Some(Ok(item)) => item.path().map(|path| (path, None)),
             };
             match there {
-                Some((at, _)) if at > path => return false,
+                Some((at, _)) if at > path => return None,
                 Some((at, file)) if at == path => {
-                    let same = file == Some((size, recipe));
+                    let recipe = file.filter(|(old, _)| *old == size).map(|(_, recipe)| recipe);
                     self.items.next();
-                    return same;
+                    return recipe;
                 }
                 _ => drop(self.items.next()),
             }
         }
+    }
+
+    /// Names the content of the packed archive whose chunks come.
+    fn content(&mut self) -> ContentId {
+        let mut content = ContentHasher::default();
+        while let Some(Ok(Item::Chunk(chunk))) = self.items.peek() {
+            content.push(chunk);
+            self.items.next();
+        }
+        content.finish()
     }
 
     fn has_chunk(&mut self, chunk: &ChunkRef) -> bool {

@@ -203,27 +203,35 @@ enum Completeness {
 }
 
 fn completeness(store: &Store, release: &ReleaseId) -> Result<Completeness> {
-    let root = match store.root(release) {
-        Ok(root) => root,
-        Err(error) => return unreadable(*release, restore::Error::from(error)),
-    };
     let mut missing = HashSet::new();
-    let mut failed = Ok(());
-    let walked = restore::walk::<restore::Error>(&root, store.reader().as_mut(), &mut |item| {
-        if let Item::Chunk(chunk) = item {
-            match store.find(&chunk.id) {
-                Ok(None) => drop(missing.insert(chunk.id)),
-                Ok(Some(_)) => {}
-                Err(error) => failed = Err(error),
-            }
+    let roots = match store.records().roots(release) {
+        Ok(roots) => roots,
+        Err(error) => return unreadable(*release, error.into()),
+    };
+    for root in roots {
+        let mut failed = Ok(());
+        let read = store.root_at(&root).map_err(restore::Error::from);
+        let walked = read.and_then(|root| {
+            restore::walk::<restore::Error>(&root, store.reader().as_mut(), &mut |item| {
+                if let Item::Chunk(chunk) = item {
+                    match store.find(&chunk.id) {
+                        Ok(None) => drop(missing.insert(chunk.id)),
+                        Ok(Some(_)) => {}
+                        Err(error) => failed = Err(error),
+                    }
+                }
+                Ok(())
+            })
+        });
+        failed?;
+        if let Err(error) = walked {
+            return unreadable(*release, error);
         }
-        Ok(())
-    });
-    failed?;
-    match walked {
-        Err(error) => unreadable(*release, error),
-        Ok(()) if missing.is_empty() => Ok(Completeness::Complete),
-        Ok(()) => Ok(Completeness::Lacks(missing.len() as u64)),
+    }
+    if missing.is_empty() {
+        Ok(Completeness::Complete)
+    } else {
+        Ok(Completeness::Lacks(missing.len() as u64))
     }
 }
 

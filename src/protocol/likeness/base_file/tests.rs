@@ -103,7 +103,7 @@ fn what_is_not_listed_whole_is_none() {
     let listed = |items: &[Item]| around(&[segment(items)], 0, 0);
     assert_eq!(listed(&[file("a", 10), chunk(0, 7)]), Ok(None), "fewer bytes than the file has");
     assert_eq!(listed(&[file("a", 10), chunk(0, 11)]), Ok(None), "more bytes than the file has");
-    let container = Container { stream_bytes: 7, artifact: ArtifactId::of(b"an archive") };
+    let container = Container { stream_bytes: 7, artifact: ArtifactId::of(b"an archive"), content: None };
     let path = EntryPath::new("a").expect("a path");
     let archive = Item::File { path, mode: 0o644, size: 9, recipe: Recipe::Container(container) };
     assert_eq!(listed(&[archive, chunk(0, 7)]), Ok(None), "an archive's stream is no file");
@@ -183,7 +183,7 @@ fn archive() -> (Listing, Vec<RefAt>) {
         items.extend((0..u32::try_from(count).expect("few")).map(|number| chunk(at + number, 1024)));
     }
     let stream_bytes = head.len() as u64 + 40 + 19 * 1024;
-    let container = Container { stream_bytes, artifact: ArtifactId::of(b"an archive") };
+    let container = Container { stream_bytes, artifact: ArtifactId::of(b"an archive"), content: None };
     let path = EntryPath::new("a.zip").expect("a path");
     let entry = Item::File { path, mode: 0o644, size: 9999, recipe: Recipe::Container(container) };
     for (number, items) in items.chunks(5).enumerate() {

@@ -201,11 +201,9 @@ impl Work {
         view: &mut impl DirectoryView,
     ) -> Result<(), Error> {
         let mut above = Vec::new();
-        let made = Root::above(root.profile, root.shape, root.totals, segments.to_vec(), |node| {
-            above.push(node.bytes);
-        })?;
+        let made = root.over(segments.to_vec(), |node| above.push(node.bytes))?;
         if made != *root {
-            let (expected, found) = (root.release().into(), made.release().into());
+            let (expected, found) = (root.id(), made.id());
             return Err(manifest::Error::OtherRoot { expected, found }.into());
         }
         let mut kept = SegmentBuffer::default();

@@ -8,9 +8,8 @@ pub use opening::Opening;
 use self::exchange::Exchange;
 use crate::wire::{FromAgent, Grown, PushReply};
 use crate::{Error, InputView};
-use format::manifest::{EntryPath, NodeRef, SegmentIndex, Totals};
+use format::manifest::{EntryPath, NodeRef, Root, SegmentIndex};
 use format::record::{DeliveryEvent, Record};
-use ground::ids::ReleaseId;
 use ground::limits::{PUSH_STEPS_OPEN, SEGMENT_BATCH_BYTES};
 
 /// Segments in one batch; a frame holds no more parts.
@@ -262,18 +261,14 @@ impl Agent {
         self.proceed(view)
     }
 
-    /// Takes the end of such a manifest: its release and totals.
+    /// Takes the end of such a manifest: its root.
     ///
     /// # Errors
     /// Those of the view.
-    pub fn grown<V: InputView>(
-        &mut self,
-        release: ReleaseId,
-        totals: Totals,
-        view: &mut V,
-    ) -> Result<Vec<Action>, V::Error> {
+    pub fn grown<V: InputView>(&mut self, root: &Root, view: &mut V) -> Result<Vec<Action>, V::Error> {
         let segments = u32::try_from(self.known.segments.len()).expect("a manifest's segments are bounded");
-        let mut actions = vec![Action::Send(FromAgent::Grown(Grown { release, totals, segments }))];
+        let (release, totals, root) = (root.release(), root.totals, root.content.map(|_| root.id()));
+        let mut actions = vec![Action::Send(FromAgent::Grown(Grown { release, totals, segments, root }))];
         match &mut self.state {
             State::Growing { is_over } => *is_over = true,
             State::NamesDue => {

@@ -7,7 +7,7 @@ use super::{Action, Agent, Known, Names, State, Window};
 use crate::likeness::SegmentsReplaced;
 use crate::wire::{FromAgent, ManifestForm, Open, pack_names, pack_short_names};
 use format::manifest::{NodeRef, Outline, SegmentIndex};
-use ground::ids::ReleaseId;
+use ground::ids::ChunkId;
 use ground::limits::{MESSAGE_ITEMS_MAX, OPEN_NAMES_MAX};
 
 /// Names in one message: 256 KiB at most.
@@ -16,10 +16,10 @@ const NAMES_PER_MESSAGE: usize = MESSAGE_ITEMS_MAX;
 /// How an agent opens a push. The machine makes the [`ManifestForm`] to send from it and the segments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Opening {
-    /// By the release that the proxy confirmed last time, and its segments.
-    Base(ReleaseId, Vec<NodeRef>),
+    /// By the manifest that the proxy confirmed last time: its root, and its segments.
+    Base(ChunkId, Vec<NodeRef>),
     /// The same after a push that broke off: new chunks may have crossed, so that none is sent unasked.
-    Again(ReleaseId, Vec<NodeRef>),
+    Again(ChunkId, Vec<NodeRef>),
     /// By short names.
     Short,
     /// In full, after an [`Error::Mismatch`](crate::Error::Mismatch).
@@ -78,8 +78,8 @@ impl Agent {
             Opening::Short | Opening::Full => (names.form(&segments), State::Opened),
             // A dry run ends with the answer to its segments: there must be one.
             Opening::Base(..) | Opening::Again(..) if is_dry_run => (names.form(&segments), State::Opened),
-            Opening::Base(release, base) => by_base(release, &base, &segments, window, true),
-            Opening::Again(release, base) => by_base(release, &base, &segments, window, false),
+            Opening::Base(root, base) => by_base(root, &base, &segments, window, true),
+            Opening::Again(root, base) => by_base(root, &base, &segments, window, false),
         };
         open.manifest = form;
         let known = Known {
@@ -97,7 +97,7 @@ impl Agent {
 
 /// Opens by a base; by short names where the base and the new manifest differ too much.
 fn by_base(
-    release: ReleaseId,
+    root: ChunkId,
     base: &[NodeRef],
     segments: &[NodeRef],
     window: Window,
@@ -110,5 +110,5 @@ fn by_base(
     let new = gaps.iter().flat_map(|gap| SegmentIndex::range(gap.new.clone()));
     let waiting: VecDeque<_> = window.batches(segments, new).collect();
     let base = Base { replaced: SegmentsReplaced::new(gaps), is_eager };
-    (ManifestForm::Base { release, outline }, State::Exchanging(Box::new(Exchange::by_base(base, waiting))))
+    (ManifestForm::Base { root, outline }, State::Exchanging(Box::new(Exchange::by_base(base, waiting))))
 }

@@ -386,11 +386,12 @@ impl Proxy {
         if segments.len() != self.segments.len() {
             return Err(Error::Incomplete(self.segments.len() - segments.len()));
         }
-        let Open { profile, shape, totals, release, .. } = self.open;
+        let Open { profile, shape, totals, release, root: named, .. } = self.open;
         let root = Root::above(profile, shape, totals, segments.clone(), |_| {})?;
-        if root.release() != release {
+        let root = Root { content: named.map(|_| release), ..root };
+        let (expected, found) = (named.unwrap_or_else(|| release.into()), root.id());
+        if expected != found {
             if matches!(self.open.manifest, ManifestForm::Full(_)) {
-                let (expected, found) = (release.into(), root.release().into());
                 return Err(manifest::Error::OtherRoot { expected, found }.into());
             }
             return Ok(self.mismatch());

@@ -14,7 +14,7 @@ use crate::{Error, SpaceView};
 use delta::compression::{Compressor, Decompressor, LEVEL_DEFAULT};
 use format::manifest::{NodeRef, Outline, SegmentIndex};
 use format::record::Cost;
-use ground::ids::ReleaseId;
+use ground::ids::ChunkId;
 use ground::limits::{LIST_MAX, MANIFEST_SEGMENTS_MAX, PROGRESS_BYTES_MIN};
 
 fn limit(what: &'static str, found: usize, max: usize) -> Result<(), Error> {
@@ -74,7 +74,7 @@ impl Proxy {
                 proxy.open.manifest = ManifestForm::Growing;
                 proxy.open_growing(view)?
             }
-            ManifestForm::Base { release, outline } => proxy.open_by_base(&release, &outline, view)?,
+            ManifestForm::Base { root, outline } => proxy.open_by_base(&root, &outline, view)?,
             ManifestForm::Short(names) => proxy.open_by_names(&names, view)?,
             ManifestForm::Full(names) => {
                 proxy.open.manifest = ManifestForm::Full(Vec::new());
@@ -86,11 +86,11 @@ impl Proxy {
 
     fn open_by_base(
         &mut self,
-        release: &ReleaseId,
+        root: &ChunkId,
         outline: &Outline,
         view: &mut impl SpaceView,
     ) -> Result<Vec<PushReply>, Error> {
-        let base = view.base(Some(release)).map_err(Error::Space)?;
+        let base = view.base(Some(root)).map_err(Error::Space)?;
         let applied = base.and_then(|base| {
             let segments = outline.apply(&base, self.open.segments as usize)?;
             Some((base, segments))
@@ -134,13 +134,14 @@ impl Proxy {
 
     /// Hears what the whole manifest is.
     pub(super) fn grown(&mut self, grown: Grown, view: &mut impl SpaceView) -> Result<Vec<PushReply>, Error> {
-        let Grown { release, totals, segments } = grown;
+        let Grown { release, totals, segments, root } = grown;
         self.progress += PROGRESS_BYTES_MIN;
         if (segments as usize) < self.segments.len() {
             return Err(Error::OutOfTurn("Grown"));
         }
         limit("segments", segments as usize, MANIFEST_SEGMENTS_MAX)?;
-        (self.open.release, self.open.totals, self.open.segments) = (release, totals, segments);
+        (self.open.release, self.open.root) = (release, root);
+        (self.open.totals, self.open.segments) = (totals, segments);
         self.open.manifest = ManifestForm::Short(Vec::new());
         if self.state == State::Naming {
             return Ok(self.recognize(view)?.into_iter().collect());

@@ -188,7 +188,7 @@ fn opening(flags: u8, segments: &[NodeRef]) -> Opening {
             let kept = segments.iter().enumerate().filter(|(at, _)| flags >> (3 + at % 5) & 1 == 0);
             let other = NodeRef { id: ChunkId::of(b"another"), bytes: 9 };
             let base = kept.map(|(_, node)| *node).chain([other]).collect();
-            Opening::Base(ReleaseId::of(b"base"), base)
+            Opening::Base(ChunkId::of(b"base"), base)
         }
     }
 }
@@ -210,6 +210,7 @@ pub fn open(segments: usize, dry_run: bool) -> Open {
         keeps_current: false,
         moves: false,
         cache_only: false,
+        root: None,
     }
 }
 

@@ -5,7 +5,7 @@ use format::manifest::{
     segment_chunks,
 };
 use format::recipe::{ChunkRef, Container, Recipe};
-use ground::ids::{ArtifactId, ChunkId};
+use ground::ids::{ArtifactId, ChunkId, ContentId, ReleaseId};
 
 pub fn run(bytes: &[u8]) {
     match decode_segment(bytes) {
@@ -106,6 +106,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         totals,
         depth,
         children,
+        content: None,
     };
     let mut seeds: Vec<_> = items.chunks(3).map(encode_segment).collect();
     seeds.push(encode_segment(&items));
@@ -113,9 +114,14 @@ pub fn seeds() -> Vec<Vec<u8>> {
     seeds.push(root((0..3).map(node).collect(), 0).encode());
     seeds.push(root((0..64).map(node).collect(), 2).encode());
     seeds.push(Root { shape: Shape::File, ..root(Vec::new(), 0) }.encode());
-    let container = Container { stream_bytes: 18, artifact: ArtifactId::of(b"an archive") };
+    seeds.push(Root { content: Some(ReleaseId::of(b"a release")), ..root(Vec::new(), 0) }.encode());
+    let container = Container { stream_bytes: 18, artifact: ArtifactId::of(b"an archive"), content: None };
     let path = EntryPath::new("a").expect("a path");
-    let archive = Item::File { path, mode: 0o644, size: 10, recipe: Recipe::Container(container) };
-    seeds.push(encode_segment(&[archive, Item::Chunk(ChunkRef { id: ChunkId::of(b"a stream"), bytes: 18 })]));
+    let named = Container { content: Some(ContentId::of(b"its chunks")), ..container };
+    let recipes = [Recipe::Container(container), Recipe::Container(named), Recipe::Packed];
+    for (recipe, bytes) in recipes.into_iter().zip([18, 18, 10]) {
+        let archive = Item::File { path: path.clone(), mode: 0o644, size: 10, recipe };
+        seeds.push(encode_segment(&[archive, Item::Chunk(ChunkRef { id: ChunkId::of(b"a stream"), bytes })]));
+    }
     seeds
 }

@@ -12,7 +12,7 @@ use ground::limits::PARCEL_PLAIN_MAX;
 use protocol::push::{Agent, Opening, Proxy};
 use protocol::wire::{Basis, BlockSums, FromAgent, Marks, Parcel, PushReply, Section, SegmentBatch, Span};
 
-use super::proxy::{Space, base_release};
+use super::proxy::{Space, base_root};
 use super::script::Script;
 
 /// Chunks of the only file.
@@ -58,7 +58,7 @@ pub fn run(bytes: &[u8]) {
     space.chunks.extend(old.iter().chain([&old_segment]).map(|bytes| (ChunkId::of(bytes), bytes.clone())));
     let opening = match script.byte() & 1 {
         0 => Opening::Short,
-        _ => Opening::Base(base_release(), old_root.children),
+        _ => Opening::Base(base_root(), old_root.children),
     };
     let mut open = super::agent::open(1, false);
     (open.release, open.totals) = (root.release(), root.totals);

@@ -164,16 +164,16 @@ fn open(release: &Release, base: &[NodeRef], script: &mut Script<'_>) -> (Open, 
         _ => {
             let nodes: Vec<NodeRef> = release.segments.iter().map(|bytes| node(bytes)).collect();
             let outline = Outline::between(base, &nodes).expect("few segments");
-            let unknown = ReleaseId::of(b"unknown");
-            ManifestForm::Base { release: if packed { base_release() } else { unknown }, outline }
+            let unknown = ChunkId::of(b"unknown");
+            ManifestForm::Base { root: if packed { base_root() } else { unknown }, outline }
         }
     };
     (open, names)
 }
 
 /// Returns the id of the release that the space has.
-pub fn base_release() -> ReleaseId {
-    ReleaseId::of(b"the base")
+pub fn base_root() -> ChunkId {
+    ChunkId::of(b"the base")
 }
 
 /// The state of the agent.
@@ -258,7 +258,7 @@ impl Talk<'_> {
             12 => {
                 let Release { root, segments, .. } = self.release;
                 let segments = u32::try_from(segments.len() + script.below(3)).expect("few");
-                FromAgent::Grown(Grown { release: root.release(), totals: root.totals, segments })
+                FromAgent::Grown(Grown { release: root.release(), totals: root.totals, segments, root: None })
             }
             14 => {
                 let count = script.below(9);
@@ -399,8 +399,8 @@ impl SpaceView for Space {
         Ok(self.resolved(names))
     }
 
-    fn base(&mut self, release: Option<&ReleaseId>) -> Result<Option<Vec<NodeRef>>, Refusal> {
-        let known = release.is_none_or(|release| *release == base_release());
+    fn base(&mut self, root: Option<&ChunkId>) -> Result<Option<Vec<NodeRef>>, Refusal> {
+        let known = root.is_none_or(|root| *root == base_root());
         Ok(known.then(|| self.base.clone()))
     }
 

@@ -222,6 +222,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         keeps_current: false,
         moves: false,
         cache_only: false,
+        root: None,
     };
     let text = b"again and again and again and again and again and again ".repeat(3);
     let (codec, payload) = Compressor::new(LEVEL_DEFAULT).compress(&text);
@@ -233,7 +234,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let push = Operation::Push(open.clone());
     let node = |n: u8| NodeRef { id: ChunkId::of(&[n]), bytes: 9 };
     let outline = Outline::between(&[node(1), node(2)], &[node(1), node(3), node(2)]).expect("few steps");
-    let based = ManifestForm::Base { release: ReleaseId::of(b"base"), outline };
+    let based = ManifestForm::Base { root: ChunkId::of(b"base"), outline };
     let segments = SegmentBatch::new(&[b"a segment".to_vec(), vec![1; 50]], Some(b"segments"), marks.clone());
     let span = Span { segment: SegmentIndex::new(1), first: 2, count: 300 };
     let section = Section { whole: 1, region: 0, chunks: 1, delta: vec![0, 0, 0] };

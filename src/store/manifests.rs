@@ -1,0 +1,122 @@
+//! The manifests of releases: where a release's root is (FORMAT 4.4).
+//!
+//! The root of a release without archives has the release's own name. Other releases have a small value in the ledger, which
+//! names the roots of the manifests that make them; it is written before the record, and removed once the roots are gone.
+
+use super::{Records, Result, Store, reader};
+use crate::ledger::{Change, Key, Table};
+use crate::restore::{ChunkSource as _, SourceError};
+use format::manifest::Root;
+use format::recipe::ChunkRef;
+use format::release_manifests::ReleaseManifests;
+use ground::ids::{ChunkId, ReleaseId};
+
+/// How the archives of a manifest are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArchivesStored {
+    /// All as they are.
+    Packed,
+    /// Some unpacked.
+    Unpacked,
+}
+
+impl Store {
+    /// Returns the root of a release: of its manifest that costs least to read.
+    ///
+    /// # Errors
+    /// The release is missing or damaged.
+    pub fn root(&self, release: &ReleaseId) -> Result<Root, SourceError> {
+        let mut failed = SourceError::Unknown((*release).into());
+        for id in self.records.roots(release)? {
+            match self.root_at(&id) {
+                Ok(root) => return Ok(root),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+
+    /// Returns the root in a chunk.
+    ///
+    /// # Errors
+    /// The chunk is missing or damaged, or no root.
+    pub fn root_at(&self, id: &ChunkId) -> Result<Root, SourceError> {
+        let place = self.find(id).map_err(|error| reader::unanswered(&error))?;
+        let place = place.ok_or(SourceError::Unknown(*id))?;
+        let mut bytes = Vec::new();
+        self.reader().read(&ChunkRef { id: *id, bytes: place.bytes }, &mut bytes)?;
+        Root::decode(&bytes).map_err(|error| SourceError::Damaged { id: *id, location: error.to_string() })
+    }
+
+    /// Notes a manifest that was proven to make its release, and is durable. Before the record.
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub fn keep_root(&self, root: &Root, archives: ArchivesStored) -> Result<()> {
+        let Some(release) = root.content else { return Ok(()) };
+        let _turn = self.records.turn_of_manifests();
+        // One that is damaged is made anew.
+        let kept = self.records.manifests(&release).ok().flatten().unwrap_or_default();
+        let id = Some(root.id());
+        let manifests = match archives {
+            ArchivesStored::Packed => ReleaseManifests { packed: id, ..kept },
+            ArchivesStored::Unpacked => ReleaseManifests { unpacked: id, ..kept },
+        };
+        if manifests == kept {
+            return Ok(());
+        }
+        let key = self.records.manifests_key(&release);
+        Ok(self.records.ledger.apply(&[Change::Put { key, value: manifests.encode() }])?)
+    }
+
+    /// Forgets the manifests of releases whose roots are all gone. Returns their number.
+    ///
+    /// # Errors
+    /// The ledger's; the index's.
+    pub(super) fn forget_manifests(&self, live: impl Fn(&ReleaseId) -> bool) -> Result<usize> {
+        let _turn = self.records.turn_of_manifests();
+        let mut forgotten = 0;
+        let table = Table::Manifests { space: self.records.space.clone() };
+        for key in self.records.ledger.list(&table)? {
+            let Key::Manifests { release, .. } = &key else { continue };
+            let Some(manifests) = self.records.manifests(release).ok().flatten().filter(|_| !live(release))
+            else {
+                continue;
+            };
+            // A push that is under way has brought the root and has no record yet.
+            let mut is_gone = true;
+            for root in manifests.roots() {
+                is_gone &= self.find(&root)?.is_none();
+            }
+            if is_gone {
+                self.records.ledger.apply(&[Change::Remove { key }])?;
+                forgotten += 1;
+            }
+        }
+        Ok(forgotten)
+    }
+}
+
+impl Records {
+    /// Returns the names of the roots that make a release, the one that costs less to read first. Some may be gone.
+    ///
+    /// # Errors
+    /// Their list cannot be read, or is damaged.
+    pub fn roots(&self, release: &ReleaseId) -> Result<Vec<ChunkId>, SourceError> {
+        let manifests = self.manifests(release)?;
+        let own = manifests.is_none().then(|| ChunkId::from(*release));
+        Ok(manifests.iter().flat_map(ReleaseManifests::roots).chain(own).collect())
+    }
+
+    fn manifests(&self, release: &ReleaseId) -> Result<Option<ReleaseManifests>, SourceError> {
+        let key = self.manifests_key(release);
+        let value = self.ledger.read(&key).map_err(|error| reader::unanswered(&error.into()))?;
+        let damaged =
+            |_| SourceError::Damaged { id: (*release).into(), location: self.ledger.describe(&key) };
+        value.map(|value| ReleaseManifests::decode(&value).map_err(damaged)).transpose()
+    }
+
+    fn manifests_key(&self, release: &ReleaseId) -> Key {
+        Key::Manifests { space: self.space.clone(), release: *release }
+    }
+}
