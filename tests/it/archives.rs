@@ -261,6 +261,11 @@ async fn a_release_has_one_name_however_its_archives_are_stored() {
     within(async {
         let mut world = World::start();
         let (one, other) = (world.path("one"), world.path("other"));
+        // A first release may cross while it is read, before it is known what it is.
+        write(&one, "README", "Read me.");
+        for app in ["unpacked", "packed", "first"] {
+            world.push(app, &one).await;
+        }
         for build in 0..2 {
             tree(&one, build);
             tree(&other, build);
