@@ -48,15 +48,24 @@ impl Baseline {
         Ok(Self { report: Report::read(path)?, share })
     }
 
+    /// Checks that it is of the input with this digest.
+    ///
+    /// # Errors
+    /// [`Error::Baseline`].
+    pub fn expect_input(&self, digest: &str) -> Result<()> {
+        if self.report.digest == digest {
+            return Ok(());
+        }
+        Err(Error::Baseline { name: self.report.name.clone() })
+    }
+
     /// Checks a report of the same input.
     ///
     /// # Errors
     /// [`Error::Worse`] names each figure that is worse by more than the share, and by more than 0.1 s or 200 B. A report of
     /// another input cannot be compared.
     pub fn check(&self, report: &Report) -> Result<()> {
-        if self.report.digest != report.digest {
-            return Err(Error::Baseline { name: self.report.name.clone() });
-        }
+        self.expect_input(&report.digest)?;
         let mut figures = self.bytes(report);
         for was in &self.report.links {
             if let Some(is) = report.links.iter().find(|is| is.link == was.link) {

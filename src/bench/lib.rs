@@ -61,6 +61,8 @@ pub struct Options {
     pub links: Vec<Link>,
     /// A file that keeps peers' figures from one benchmark of the same input to the next.
     pub peers: Option<PathBuf>,
+    /// An earlier report of the same input, with which the caller will compare this one.
+    pub baseline: Option<Baseline>,
     /// The program whose pushes are measured: whit.
     pub whit: PathBuf,
 }
@@ -68,8 +70,8 @@ pub struct Options {
 /// Runs a benchmark: first the bytes of all tools, then seconds over each link. Blocks, for minutes with slow tools or links.
 ///
 /// # Errors
-/// The releases cannot be read, there is no room for copies of them, an emulated link cannot be built, or
-/// the user stopped it. A tool that fails is no error.
+/// The releases cannot be read, or are not the baseline's, there is no room for copies of them, an emulated link cannot be
+/// built, or the user stopped it. A tool that fails is no error.
 pub fn run(options: &Options, stop: &Stop, monitor: &dyn Monitor) -> Result<Report> {
     let work = tempfile::Builder::new().prefix("whit-bench-").tempdir();
     let work = work.on("create a folder in", &std::env::temp_dir())?;
@@ -77,6 +79,9 @@ pub fn run(options: &Options, stop: &Stop, monitor: &dyn Monitor) -> Result<Repo
     std::fs::create_dir(&stage).on("create", &stage)?;
     monitor.note("copying both releases");
     let input = Input::stage(&options.old, &options.new, &stage, stop)?;
+    if let Some(baseline) = &options.baseline {
+        baseline.expect_input(&input.digest)?;
+    }
     let run = Run { options, input: &input, work: work.path(), stop, monitor };
     let mut report = Report {
         version: env!("CARGO_PKG_VERSION").to_owned(),

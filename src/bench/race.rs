@@ -132,12 +132,15 @@ impl LinkReport {
         if tool == WHIT { race.get(&case) } else { beside(race, case) }
     }
 
+    /// Returns the peers' transfers that compare with whit's in a case.
+    pub fn peers(&self, case: Case) -> impl Iterator<Item = (&String, &Transfer)> {
+        let rows = self.tools.iter().filter(|row| row.tool != WHIT);
+        rows.filter_map(move |row| Some((&row.tool, self.transfer(&row.tool, case)?)))
+    }
+
     fn judge(&self, case: Case, logical_bytes: u64) -> Option<Judgement> {
         let whit = self.transfer(WHIT, case)?;
-        let peers = || {
-            let rows = self.tools.iter().filter(|row| row.tool != WHIT);
-            rows.filter_map(|row| Some((&row.tool, self.transfer(&row.tool, case)?)))
-        };
+        let peers = || self.peers(case);
         let least = |pick: fn(&Transfer) -> f64| {
             let of = |(tool, run): (&String, &Transfer)| Best { tool: tool.clone(), value: pick(run) };
             peers().map(of).min_by(|one, other| one.value.total_cmp(&other.value))

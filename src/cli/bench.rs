@@ -102,11 +102,10 @@ pub async fn run(arguments: BenchArgs, output: &Output) -> Result<(), Error> {
         rounds: arguments.rounds,
         links: arguments.links,
         peers: arguments.peers,
+        baseline: arguments.baseline.map(|path| Baseline::read(&path, arguments.worse_by)).transpose()?,
         whit,
     };
-    // Read first, for it is no use to find out after minutes that it cannot be.
-    let baseline = arguments.baseline.map(|path| Baseline::read(&path, arguments.worse_by)).transpose()?;
-    let report = measure(options, output).await?;
+    let (report, baseline) = measure(options, output).await?;
     for (path, draw) in [
         (arguments.plot, whit_bench::draw_bytes as fn(&Report, &Path) -> whit_bench::Result<()>),
         (arguments.plot_seconds, whit_bench::draw_seconds),
@@ -121,12 +120,15 @@ pub async fn run(arguments: BenchArgs, output: &Output) -> Result<(), Error> {
 }
 
 /// Measures on a thread of its own; Ctrl-C or SIGTERM ends what runs, and waits until it is cleared away.
-async fn measure(options: Options, output: &Output) -> Result<Report, Error> {
+async fn measure(options: Options, output: &Output) -> Result<(Report, Option<Baseline>), Error> {
     let stop = Stop::default();
     let (of_thread, monitor) = (stop.clone(), waiting(output, "measuring"));
     let (mut interrupt, mut terminate) =
         (listen_for(SignalKind::interrupt())?, listen_for(SignalKind::terminate())?);
-    let mut work = blocking::start(move || whit_bench::run(&options, &of_thread, &*monitor));
+    let mut work = blocking::start(move || {
+        let report = whit_bench::run(&options, &of_thread, &*monitor)?;
+        Ok::<_, whit_bench::Error>((report, options.baseline))
+    });
     tokio::select! {
         ended = &mut work => return Ok(ended??),
         _ = interrupt.recv() => {}

@@ -4,6 +4,8 @@ mod seconds;
 
 pub use self::seconds::{TITLES, links};
 
+use self::seconds::{SUMMARY_TITLES, summary};
+
 use super::measurement::{Measurement, Situations};
 use super::outcome::{Outcome, Row};
 use super::report::Report;
@@ -115,13 +117,8 @@ pub fn markdown(reports: &[Report]) -> String {
         ("Time, processors, memory", cost),
     ];
     let parts = parts.map(|(title, table)| format!("### {title}\n\n{}", in_markdown(&table)));
-    let over_links = reports.iter().filter(|report| !report.links.is_empty());
-    let over_links = over_links.flat_map(|report| {
-        let part = |(title, table): (&str, Table)| {
-            format!("### {} over links: {title}\n\n{}", report.name, in_markdown(&table))
-        };
-        TITLES.into_iter().zip(links(report).0).map(part)
-    });
+    let over_links = SUMMARY_TITLES.into_iter().zip(summary(reports)).filter(|(_, table)| table.len() > 1);
+    let over_links = over_links.map(|(title, table)| format!("### {title}\n\n{}", in_markdown(&table)));
     parts.into_iter().chain(over_links).collect::<Vec<_>>().join("\n")
 }
 
