@@ -36,7 +36,7 @@ number=0
 for folder in "$@"; do
   number=$((number + 1))
   begin=$(date +%s.%N)
-  receipt=$("$whit" push "archives$number" "$folder" --link 20mbit --quiet --json)
+  receipt=$("$whit" push "archives$number" "$folder" --effort bytes --quiet --json)
   pushed=$(date +%s.%N)
   "$whit" pull "archives$number" "$aside/copy" --quiet >/dev/null
   pulled=$(date +%s.%N)

@@ -5,7 +5,7 @@
 #
 # Each case is a folder CASES/CASE with `old` and `new` in it; without names all. OLD is pushed, then replaced by NEW
 # at the same path, which is pushed by an agent without memory (fresh) and by the one that pushed OLD (kept), both told
-# `--link 20mbit`: UDP payload both ways, handshake included. Without deltas: a dry run of the fresh push, with what it
+# `--effort bytes`: UDP payload both ways, handshake included. Without deltas: a dry run of the fresh push, with what it
 # says that its chunks take compressed. NEW is also pushed as another application, whose first release it is, to a proxy whose
 # sketches are gone and to one that has them. Rules are those of `push --explain`. WHIT names the program [default: the
 # release build].
@@ -38,7 +38,7 @@ build() {
 push() {
   local state=$1 app=${app:-app}
   shift
-  WHIT_STATE=$aside/$state "$whit" push "$app" "$aside/build" --link 20mbit --json "$@" 2>/dev/null
+  WHIT_STATE=$aside/$state "$whit" push "$app" "$aside/build" --effort bytes --json "$@" 2>/dev/null
 }
 
 # Starts the proxy on the port it had before, if any.

@@ -51,11 +51,11 @@ for case in "$@"; do
   until grep -q 'whit login' "$aside/said"; do sleep 0.1; done
   $whit $(grep -o 'login whit://.*' "$aside/said") --quiet >/dev/null
   mv "$aside/old" "$aside/build"
-  "$whit" push app "$aside/build" --quiet >/dev/null
+  "$whit" push app "$aside/build" --effort bytes --quiet >/dev/null
   "$whit" pull app "$aside/target" --quiet >/dev/null
   mv "$aside/build" "$aside/old"
   content "$aside/new" "$aside/build"
-  "$whit" push app "$aside/build" --quiet >/dev/null
+  "$whit" push app "$aside/build" --effort bytes --quiet >/dev/null
   pulled=$("$whit" pull app "$aside/target" --quiet --json --link 20mbit)
   diff -r --no-dereference "$aside/new" "$aside/target" >&2
   up=$(field wire.up <<<"$pulled") down=$(field wire.down <<<"$pulled")

@@ -95,10 +95,10 @@ mod config;
 pub mod config;
 pub mod cli;
 
-pub use agent::Access;
 pub use agent::pull::{PullOptions, Pulled};
 pub use agent::push::{PushOptions, Receipt};
 pub use agent::scan::{Links, Selection};
+pub use agent::{Access, Effort};
 pub use format::manifest::EntryPath;
 pub use format::record::{DeliveryEvent, DeliveryReport, DeliveryState};
 pub use ground::faults::{Fault, Faulty};

@@ -9,12 +9,15 @@ mod backoff;
 mod chunk_cache;
 mod delivery_progress;
 mod lazy_store;
-mod link_speed;
+mod link_estimate;
+mod pace;
 mod session;
 mod token_renewal;
 
 pub use delivery_progress::DeliveryProgress;
 pub use lazy_store::LazyStore;
+pub use link_estimate::{LinkEstimate, Origin};
+pub use pace::{Choice, Effort, Method, Prediction};
 pub use push::Receipt;
 pub use session::{Access, Session};
 

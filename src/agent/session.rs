@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::backoff::Backoff;
-use super::link_speed::LinkSpeed;
+use super::link_estimate::{Link, LinkEstimate, Reading};
 use super::memory::Key;
 use super::token_renewal;
 use super::{Error, Result, check_meant};
@@ -23,13 +23,8 @@ use ground::poison::Unpoisoned as _;
 use protocol::address::ProxyUrl;
 use protocol::wire::{Answer, Operation, Request};
 
-/// Round trips below this are those of a local network. A new connection's window says nothing yet, and
-/// compressing hard until it does would delay a fast link.
-const LOCAL_RTT: Duration = Duration::from_millis(1);
 /// Checks for datagrams from the proxy within the time after which it counts as gone.
 const UNHEARD_LOOKS: u32 = 20;
-/// Bytes a second of a local network.
-const LOCAL_RATE: f64 = 100e6;
 
 /// How long a proxy that stopped reading may take to say why.
 const HEAR_OUT: Duration = Duration::from_secs(5);
@@ -48,7 +43,7 @@ pub struct Access {
 pub struct Session {
     access: Access,
     options: link::Options,
-    current: Mutex<Current>,
+    current: Arc<Mutex<Current>>,
     /// Where newer tokens are written to.
     token_file: Option<PathBuf>,
 }
@@ -59,6 +54,27 @@ struct Current {
     connection: Connection,
     earlier: Counters,
     introduction: Arc<Introduction>,
+    /// The round trip of the handshake.
+    first_trip: Duration,
+}
+
+impl Current {
+    fn new(connection: Connection, earlier: Counters, introduction: Introduction) -> Self {
+        let first_trip = connection.counters().rtt;
+        Self { connection, earlier, introduction: Arc::new(introduction), first_trip }
+    }
+
+    fn reading(&self) -> Reading {
+        let counters = self.connection.counters();
+        Reading {
+            sent_bytes: counters.sent_bytes,
+            congestion_window: counters.congestion_window,
+            congestion_events: counters.congestion_events,
+            round_trip: counters.rtt,
+            first_trip: self.first_trip,
+            is_loopback: self.connection.is_loopback(),
+        }
+    }
 }
 
 /// Identifies an agent that has nothing to ask for yet, e.g. while it reads a large input: the proxy closes a connection on
@@ -104,9 +120,8 @@ impl Session {
     /// The proxy cannot be reached, has another key, or speaks another protocol.
     pub async fn open(access: &Access, options: &link::Options) -> Result<Self> {
         let connection = link::connect(&access.url, options).await?;
-        let introduction =
-            Arc::new(Introduction::begin(&connection, &access.token, options.introduction_time));
-        let current = Mutex::new(Current { connection, earlier: Counters::default(), introduction });
+        let introduction = Introduction::begin(&connection, &access.token, options.introduction_time);
+        let current = Arc::new(Mutex::new(Current::new(connection, Counters::default(), introduction)));
         Ok(Self { access: access.clone(), options: options.clone(), current, token_file: None })
     }
 
@@ -158,8 +173,8 @@ impl Session {
         let connection = link::connect(&self.access.url, &options).await?;
         let earlier = self.counters();
         let after = self.options.introduction_time;
-        let introduction = Arc::new(Introduction::begin(&connection, &self.access.token, after));
-        *self.current() = Current { connection, earlier, introduction };
+        let introduction = Introduction::begin(&connection, &self.access.token, after);
+        *self.current() = Current::new(connection, earlier, introduction);
         Ok(())
     }
 
@@ -280,19 +295,31 @@ impl Session {
         Key::new(&self.access.url.fingerprint(), &self.access.token, app)
     }
 
-    /// Returns the link's measured speed: the congestion window a round trip. At least that of a local network on loopback, and
-    /// while round trips are as short as on a local network, which they are not once anything is queued on a slower link.
-    pub fn link_speed(&self) -> LinkSpeed {
-        let connection = self.connection();
-        LinkSpeed::measured(move || {
-            let counters = connection.counters();
-            // A congestion window is far below 2^52 bytes.
-            #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-            let window = counters.congestion_window as f64;
-            let measured = window / counters.rtt.as_secs_f64().max(1e-6);
-            let is_local = connection.is_loopback() || counters.rtt < LOCAL_RTT;
-            if is_local { measured.max(LOCAL_RATE) } else { measured }
-        })
+    /// Returns the proxy's address.
+    pub(super) fn url(&self) -> &ProxyUrl {
+        &self.access.url
+    }
+
+    /// Returns the round trip of the handshake, before anything was queued.
+    pub(super) fn first_trip(&self) -> Duration {
+        self.current().first_trip
+    }
+
+    /// Estimates the link: `remembered` if that is of the same way, else by the round trip, until the connection in use has
+    /// filled it.
+    pub(super) fn link(&self, remembered: Option<LinkEstimate>) -> Link {
+        let first_trip = self.first_trip();
+        let remembered = remembered.filter(|remembered| remembered.is_of(first_trip));
+        let before = remembered.unwrap_or_else(|| LinkEstimate::assumed(first_trip));
+        let current = Arc::clone(&self.current);
+        Link::estimated(move || current.lock().unpoisoned().reading().estimate(before))
+    }
+
+    /// Returns what the connection in use says of the link, where it was full.
+    pub(super) fn measured_link(&self) -> Option<LinkEstimate> {
+        let reading = self.current().reading();
+        let is_telling = reading.is_full() && !reading.is_loopback;
+        is_telling.then(|| reading.estimate(LinkEstimate::assumed(reading.first_trip)))
     }
 
     /// Returns the traffic of all connections so far, handshakes included.

@@ -11,9 +11,8 @@ use super::output::{self, Output};
 use super::progress::monitor;
 use super::receipt::receipt_text;
 use super::workers::threads;
-use crate::agent::Receipt;
 use crate::agent::push::{PushOptions, push};
-use crate::agent::{Access, Session};
+use crate::agent::{Access, Effort, Receipt, Session};
 use crate::delivery::destination;
 use crate::library;
 use crate::net::link;
@@ -26,11 +25,8 @@ use ground::ids::DestinationName;
 const HELP: &str = "\
 Without OLD and NEW, takes the largest library whose sources Cargo has unpacked in two releases below \
 CARGO_HOME, as it has for this build's own dependencies. Starts a proxy with empty data on a free loopback port, \
-pushes OLD, pushes NEW, has NEW delivered to a directory, and compares the copy with NEW byte for byte. Compresses \
-as for a link of 20 Mbit/s.";
-
-/// 20 Mbit/s, in bytes a second: a link on which whit is of use. So the bytes do not depend on the machine.
-const LINK_RATE: f64 = 20e6 / 8.0;
+pushes OLD, pushes NEW, has NEW delivered to a directory, and compares the copy with NEW byte for byte. Pushes \
+with `--effort bytes`.";
 
 /// Push two releases through a temporary proxy and show what was sent.
 #[derive(Debug, Args)]
@@ -115,11 +111,10 @@ async fn push_one(
     output: &Output,
 ) -> Result<Receipt, Error> {
     let session = Session::open(access, &link::Options::default()).await?;
-    let link_rate = Some(LINK_RATE);
     let options = PushOptions {
         destinations,
         threads: threads(),
-        link_rate,
+        effort: Effort::Bytes,
         ..PushOptions::new("demo".parse()?, path.to_owned())
     };
     let receipt = push(&session, &options, &monitor(output, "sending")).await?;

@@ -57,7 +57,7 @@ pub struct PullArgs {
     /// the target of a link is written to, not replaced.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["dir", "delete"])]
     tar: Option<PathBuf>,
-    /// How fast the link is, like 20mbit: below some 200mbit executables are sent by their functions, which takes seconds
+    /// How fast the link is, like 20mbit: below some 25mbit executables are sent by their functions, which takes seconds
     /// at both ends and a third of the bytes.
     #[arg(long, value_name = "RATE")]
     link: Option<String>,

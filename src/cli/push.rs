@@ -10,8 +10,9 @@ use super::error::Error;
 use super::output::Output;
 use super::progress::{monitor, watched};
 use super::rate::link_rate;
-use super::receipt::receipt_text;
+use super::receipt::{choices_text, receipt_text};
 use super::workers::threads;
+use crate::agent::Effort;
 use crate::agent::push::{PushOptions, push};
 use crate::agent::scan::{Links, Selection};
 use crate::config;
@@ -83,7 +84,10 @@ pub struct PushArgs {
     /// Neither use nor update this host's memory of its pushes.
     #[arg(long)]
     no_memory: bool,
-    /// How fast the link is, like 20mbit, instead of measuring it: decides how hard to compress.
+    /// What to spare: bytes, time, or whatever is predicted to end the push first on this link.
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t, env = "WHIT_EFFORT")]
+    effort: EffortFor,
+    /// How fast the link is, like 20mbit, instead of measuring and remembering it.
     #[arg(long, value_name = "RATE")]
     link: Option<String>,
     /// Push archives (zip, jar, whl, tar.gz and the like) and executables as plain bytes, without unpacking them.
@@ -104,6 +108,28 @@ pub struct PushArgs {
     keep_basis: u64,
     #[command(flatten)]
     access: AccessArgs,
+}
+
+/// What a push spares.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum EffortFor {
+    /// Whatever is predicted to end the push first; bytes on links below 8 Mbit/s.
+    #[default]
+    Auto,
+    /// Bytes: archives are unpacked, all is compressed as hard as possible.
+    Bytes,
+    /// Time of processors: archives and executables as they are, all compressed lightly.
+    Time,
+}
+
+impl From<EffortFor> for Effort {
+    fn from(effort: EffortFor) -> Self {
+        match effort {
+            EffortFor::Auto => Self::Auto,
+            EffortFor::Bytes => Self::Bytes,
+            EffortFor::Time => Self::Time,
+        }
+    }
 }
 
 /// How to treat links that lead outside the tree.
@@ -159,6 +185,7 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
         moves: arguments.moves,
         cache_only: arguments.cache_only,
         threads: threads(),
+        effort: arguments.effort.into(),
         link_rate: arguments.link.as_deref().map(link_rate).transpose()?,
         state,
         checksum: arguments.checksum,
@@ -186,5 +213,8 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
     drop(monitor);
     let receipt = receipt?;
     let ended = if arguments.no_wait { Ok(()) } else { delivered_all(&receipt.delivered) };
-    output.report_with(&receipt, ended, || receipt_text(&receipt))
+    output.report_with(&receipt, ended, || {
+        let choices = options.explain.then(|| choices_text(&receipt));
+        [Some(receipt_text(&receipt)), choices].into_iter().flatten().collect::<Vec<_>>().join("\n")
+    })
 }

@@ -3,6 +3,7 @@
 use super::deliveries::delivery_text;
 use super::output;
 use crate::agent::push::{Explained, Reason, Receipt};
+use crate::agent::{Choice, LinkEstimate, Method, Origin, Prediction};
 
 /// Returns a receipt for people.
 pub fn receipt_text(receipt: &Receipt) -> String {
@@ -68,6 +69,52 @@ pub fn receipt_text(receipt: &Receipt) -> String {
         lines.push(explained_table(&receipt.explained));
     }
     lines.join("\n")
+}
+
+/// Returns what was chosen for this link, and why, for people.
+pub fn choices_text(receipt: &Receipt) -> String {
+    let mut lines = vec![format!("  {:<10} {}", "link", link_text(&receipt.link))];
+    lines.extend(receipt.choices.iter().map(|choice| format!("  {:<10} {}", "chosen", choice_text(choice))));
+    lines.join("\n")
+}
+
+/// Returns an estimate of a link for people.
+fn link_text(link: &LinkEstimate) -> String {
+    let origin = match link.origin {
+        Origin::Told => "as told",
+        Origin::Assumed => "assumed by the round trip",
+        Origin::Remembered => "remembered from an earlier push",
+        Origin::Measured => "measured",
+    };
+    format!("{}bit/s, {:.1} ms, {origin}", metric(link.rate * 8.0), link.round_trip * 1e3)
+}
+
+/// Returns a number with a decimal prefix, like `20 M`.
+fn metric(number: f64) -> String {
+    let (scale, prefix) = match number {
+        number if number >= 1e9 => (1e9, "G"),
+        number if number >= 1e6 => (1e6, "M"),
+        _ => (1e3, "k"),
+    };
+    format!("{:.1} {prefix}", number / scale).replace(".0 ", " ")
+}
+
+/// Returns a choice for people.
+fn choice_text(choice: &Choice) -> String {
+    let Prediction { plainly, by_method } = choice.seconds;
+    let what = match (choice.method, choice.used) {
+        (Method::Archives, true) => "archives unpacked",
+        (Method::Archives, false) => "archives sent as they are",
+        (Method::Executables, true) => "executables by the functions that changed",
+        (Method::Executables, false) => "executables sent as other files",
+        (Method::Patches, true) => "changes as patches",
+        (Method::Patches, false) => "changes compressed against older content",
+        (Method::Sketches, true) => "new content sketched",
+        (Method::Sketches, false) => "new content not sketched",
+    };
+    let (taken, otherwise) = if choice.used { (by_method, plainly) } else { (plainly, by_method) };
+    let bytes = output::bytes(choice.bytes);
+    format!("{what} ({bytes}): about {taken:.1} s instead of {otherwise:.1} s")
 }
 
 /// Files shown of an explanation; `--json` has all.

@@ -341,7 +341,7 @@ impl World {
         let tree = self.tree(version).display().to_string();
         let order = ["push", APP, &tree, "--to", "d", "--retry-for", "0s"];
         // On a slow link it pays to encode against older content, and `--explain` reports it.
-        let related = ["--link", "20mbit", "--explain"];
+        let related = ["--effort", "bytes", "--explain"];
         self.begin(&[&order[..], if self.related { &related } else { &[] }].concat(), None)
     }
 

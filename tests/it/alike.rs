@@ -27,7 +27,7 @@ fn push(home: &Home, proxy: &Served, space: &str, app: &str, tree: &Path) -> Val
     let create = ["token", "create", "--user", "eve", "--space", space, "--data", "data"];
     let token = home.run(&create).good();
     let tree = tree.to_str().expect("text");
-    let mut command = home.command(&["push", app, tree, "--json", "--explain", "--link", "20mbit"]);
+    let mut command = home.command(&["push", app, tree, "--json", "--explain", "--effort", "bytes"]);
     command.env("WHIT_PROXY", &proxy.first_line).env("WHIT_TOKEN", token.trim());
     finish(command.spawn().expect("it starts")).json()
 }

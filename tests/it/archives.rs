@@ -5,8 +5,8 @@ use std::path::Path;
 
 use recode::codec::{self, Check, Frame, Xz};
 use recode::deflate::{Encoder, Maker, Method};
-use whit::agent::Receipt;
 use whit::agent::push::PushOptions;
+use whit::agent::{Effort, Receipt};
 use whit::config::Config;
 use whit::store::FaultInjection;
 
@@ -100,6 +100,11 @@ fn packages(folder: &Path, build: u64) {
     write(folder, "app.tar.zst", crate::codec::pack(&tar, codec::Method::Zstd(frame)));
 }
 
+/// Returns the options of a push that unpacks archives over every link.
+fn unpacking(app: &str, path: &Path) -> PushOptions {
+    PushOptions { effort: Effort::Bytes, ..push_options(app, path) }
+}
+
 fn raw(options: PushOptions) -> PushOptions {
     PushOptions { raw: true, ..options }
 }
@@ -116,7 +121,7 @@ async fn archives_come_out_bit_for_bit_and_a_second_build_sends_little() {
         let (source, copy) = (world.path("tree"), world.path("copy"));
         for build in 0..3 {
             tree(&source, build);
-            let to_web = PushOptions { destinations: vec![web()], ..push_options("app", &source) };
+            let to_web = PushOptions { destinations: vec![web()], ..unpacking("app", &source) };
             let receipt = world.push_with(&to_web).await;
             assert_eq!(receipt.archives.files, 4, "{receipt:?}");
             if build > 0 {
@@ -141,11 +146,8 @@ async fn packages_in_xz_and_zstd_come_out_bit_for_bit_and_a_second_build_sends_l
         let (source, copy) = (world.path("tree"), world.path("copy"));
         for build in 0..2 {
             packages(&source, build);
-            let to_web = PushOptions {
-                state: state.clone(),
-                destinations: vec![web()],
-                ..push_options("app", &source)
-            };
+            let to_web =
+                PushOptions { state: state.clone(), destinations: vec![web()], ..unpacking("app", &source) };
             let receipt = world.push_with(&to_web).await;
             assert_eq!(receipt.archives.files, 3, "{receipt:?}");
             if build > 0 {
@@ -156,7 +158,7 @@ async fn packages_in_xz_and_zstd_come_out_bit_for_bit_and_a_second_build_sends_l
             assert_same(&source, &copy);
         }
         packages(&source, 2);
-        let as_they_are = world.push_with(&raw(push_options("raw", &source))).await;
+        let as_they_are = world.push_with(&raw(unpacking("raw", &source))).await;
         assert!(as_they_are.bytes.sent > 200_000, "{as_they_are:?}");
     })
     .await;
@@ -169,11 +171,11 @@ async fn what_is_in_an_archive_is_sent_once_whatever_it_is_packed_in() {
         for (name, content) in members(0) {
             write(&world.path("expanded"), name, content);
         }
-        world.push("expanded", &world.path("expanded")).await;
+        world.push_with(&unpacking("expanded", &world.path("expanded"))).await;
         for (name, archive) in [("app.jar", zip(&members(0), true)), ("app.tgz", tgz(&members(0)))] {
             let file = world.path(name);
             fs::write(&file, &archive).expect("written");
-            let receipt = world.push("packed", &file).await;
+            let receipt = world.push_with(&unpacking("packed", &file)).await;
             assert_eq!(receipt.archives.files, 1);
             assert_little(&receipt);
             let copy = world.path("copy");
@@ -192,7 +194,7 @@ async fn an_archive_is_rebuilt_once_for_all_deliveries_and_never_believed() {
         let source = world.path("tree");
         let archive = zip(&[("noise", noise(1, 1_200_000)), ("text", text(2, 400_000))], true);
         write(&source, "lib/app.zip", &archive);
-        let to_web = PushOptions { destinations: vec![web()], ..push_options("app", &source) };
+        let to_web = PushOptions { destinations: vec![web()], ..unpacking("app", &source) };
         world.push_with(&to_web).await;
         let kept = || {
             let entries = fs::read_dir(world.space().join("rebuilt")).expect("a folder");
@@ -222,7 +224,7 @@ async fn archives_that_the_proxy_cannot_prove_are_pushed_as_they_are() {
             World::start_with(|options| options.store.fault_injection = Some(FaultInjection::OtherArchives));
         let state = Some(world.path("state"));
         let source = world.path("tree");
-        let options = PushOptions { state, destinations: vec![web()], ..push_options("app", &source) };
+        let options = PushOptions { state, destinations: vec![web()], ..unpacking("app", &source) };
         for build in 0..2 {
             tree(&source, build);
             let receipt = world.push_with(&options).await;
@@ -241,7 +243,7 @@ async fn raw_archives_are_pushed_as_they_are_and_the_way_may_change() {
         let state = Some(world.path("state"));
         let source = world.path("tree");
         tree(&source, 0);
-        let plain = PushOptions { state: state.clone(), ..push_options("app", &source) };
+        let plain = PushOptions { state: state.clone(), ..unpacking("app", &source) };
         let first = world.push_with(&raw(plain.clone())).await;
         assert_eq!(first.archives.files, 0);
         assert_same(&source, &pulled(&world, "raw").await);
@@ -264,14 +266,14 @@ async fn a_release_has_one_name_however_its_archives_are_stored() {
         // A first release may cross while it is read, before it is known what it is.
         write(&one, "README", "Read me.");
         for app in ["unpacked", "packed", "first"] {
-            world.push(app, &one).await;
+            world.push_with(&unpacking(app, &one)).await;
         }
         for build in 0..2 {
             tree(&one, build);
             tree(&other, build);
             // Each way in an application of its own, and once with a memory of the other way.
-            let unpacked = world.push_with(&push_options("unpacked", &one)).await;
-            let packed = world.push_with(&raw(push_options("packed", &other))).await;
+            let unpacked = world.push_with(&unpacking("unpacked", &one)).await;
+            let packed = world.push_with(&raw(unpacking("packed", &other))).await;
             assert_eq!((unpacked.archives.files, packed.archives.files), (4, 0));
             assert_eq!(unpacked.release, packed.release);
             assert!(packed.bytes.sent == 0, "it is known: {packed:?}");
@@ -280,18 +282,18 @@ async fn a_release_has_one_name_however_its_archives_are_stored() {
             assert_same(&one, &place);
         }
         // Where the first push leaves archives as they are, a second that unpacks them is the same release too.
-        let first = world.push_with(&raw(push_options("first", &one))).await;
+        let first = world.push_with(&raw(unpacking("first", &one))).await;
         tree(&one, 7);
-        let second = world.push_with(&raw(push_options("first", &one))).await;
+        let second = world.push_with(&raw(unpacking("first", &one))).await;
         assert_ne!(first.release, second.release);
-        let again = world.push_with(&push_options("first", &one)).await;
+        let again = world.push_with(&unpacking("first", &one)).await;
         assert!(again.unchanged && again.release == second.release && again.bytes.sent == 0, "{again:?}");
         // A build on a release that is stored otherwise: its manifest is no base, and the push goes on without.
         let state = Some(world.path("state"));
         tree(&one, 8);
-        world.push_with(&PushOptions { state: state.clone(), ..raw(push_options("first", &one)) }).await;
+        world.push_with(&PushOptions { state: state.clone(), ..raw(unpacking("first", &one)) }).await;
         tree(&one, 9);
-        let on_it = PushOptions { state, ..push_options("first", &one) };
+        let on_it = PushOptions { state, ..unpacking("first", &one) };
         let built = world.push_with(&on_it).await;
         assert_eq!(built.archives.files, 4);
         world.stop().await;
@@ -340,7 +342,7 @@ async fn an_unread_archive_is_read_again_where_its_content_is_gone() {
         tree(&source, 0);
         // A file that was changed just now is read again, even if it looks unchanged.
         tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
-        let options = PushOptions { state, ..push_options("app", &source) };
+        let options = PushOptions { state, ..unpacking("app", &source) };
         world.push_with(&options).await;
         let remembered = world.push_with(&options).await;
         assert_eq!((remembered.files_remembered, remembered.archives.files), (6, 4));
@@ -370,7 +372,7 @@ async fn damaged_archives_and_bombs_are_files_like_others() {
         let bomb = pack(&vec![0; 64 << 20], &Method::new(9, Maker::Zlib));
         write(&source, "bomb.gz", [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3][..], &bomb, &[0; 8]].concat());
         write(&source, "names.zip", zip(&[("../../../etc/passwd", text(9, 400_000))], true));
-        let to_web = PushOptions { destinations: vec![web()], ..push_options("app", &source) };
+        let to_web = PushOptions { destinations: vec![web()], ..unpacking("app", &source) };
         let receipt = world.push_with(&to_web).await;
         // The other members of the flipped archive are still streams; and member names do not matter.
         assert_eq!(receipt.archives.files, 2, "{receipt:?}");
@@ -386,7 +388,7 @@ async fn an_archive_that_did_not_change_is_taken_over_unless_it_was_touched() {
         let world = World::start();
         let source = world.path("tree");
         tree(&source, 0);
-        let to_web = PushOptions { destinations: vec![web()], ..push_options("app", &source) };
+        let to_web = PushOptions { destinations: vec![web()], ..unpacking("app", &source) };
         world.push_with(&to_web).await;
         // Somebody changes a delivered archive; the next delivery does not reuse it.
         let place = fs::canonicalize(world.path("web/current")).expect("delivered");
@@ -429,13 +431,13 @@ fn the_program_says_what_stays_packed_in_an_archive() {
     archive.extend([0; 8]);
     archive.extend(stored_gzip(&text(2, 30_000)));
     write(&home.path("tree"), "two.gz", archive);
-    let receipt = home.run(&["push", "app", "tree", "--json"]).json();
+    let receipt = home.run(&["push", "app", "tree", "--effort", "bytes", "--json"]).json();
     assert_eq!(
         (&receipt["archives"]["files"], &receipt["archives"]["packed_streams"]),
         (&1.into(), &1.into())
     );
     assert!(receipt["archives"]["packed_bytes"].as_u64().is_some_and(|bytes| bytes > 30_000), "{receipt}");
-    let told = home.run(&["push", "other", "tree", "--checksum"]).good();
+    let told = home.run(&["push", "other", "tree", "--effort", "bytes", "--checksum"]).good();
     assert!(told.contains("in 1 streams that cannot be reproduced"), "{told}");
 }
 
@@ -443,17 +445,17 @@ fn the_program_says_what_stays_packed_in_an_archive() {
 fn the_program_says_what_it_took_apart() {
     let home = Home::new();
     tree(&home.path("tree"), 0);
-    let receipt = home.run(&["push", "app", "tree", "--json"]).json();
+    let receipt = home.run(&["push", "app", "tree", "--effort", "bytes", "--json"]).json();
     assert_eq!(receipt["archives"]["files"], 4);
     tree(&home.path("tree"), 1);
-    let told = home.run(&["push", "app", "tree", "--explain"]).good();
+    let told = home.run(&["push", "app", "tree", "--effort", "bytes", "--explain"]).good();
     assert!(told.contains("in 4 files, unpacked"), "{told}");
     let mut advised = told.lines().filter(|line| line.contains("push its content"));
     assert!(advised.all(|line| line.contains("stored.zip")), "{told}");
-    let told = home.run(&["push", "app", "tree", "--raw"]).good();
+    let told = home.run(&["push", "app", "tree", "--effort", "bytes", "--raw"]).good();
     assert!(!told.contains("unpacked"), "{told}");
     let jar = home.path("tree/lib/app.jar");
-    home.run(&["push", "app", "tree"]).good();
+    home.run(&["push", "app", "tree", "--effort", "bytes"]).good();
     let written = home.path("jar");
     let mut command = home.command(&["cat", "app", "lib/app.jar"]);
     command.stdout(fs::File::create(&written).expect("created"));
@@ -479,7 +481,7 @@ async fn archives_go_to_directories_that_link() {
                 "number",
                 build.to_string() + &world.releases("app").await.map_or(0, |all| all.len()).to_string(),
             );
-            let to_web = PushOptions { destinations: vec![web()], ..push_options("app", &source) };
+            let to_web = PushOptions { destinations: vec![web()], ..unpacking("app", &source) };
             world.push_with(&to_web).await;
             assert_same(&source, &world.path("web/current"));
         }
@@ -491,7 +493,7 @@ async fn archives_go_to_directories_that_link() {
 fn stats_tell_what_makes_archives_again() {
     let home = Home::new();
     tree(&home.path("tree"), 0);
-    home.run(&["push", "app", "tree"]).good();
+    home.run(&["push", "app", "tree", "--effort", "bytes"]).good();
     let statistics = home.run(&["stats", "app", "--json"]).json();
     let archives = &statistics["archives"];
     assert_eq!(archives["files"], 3, "the wheel is the jar: {statistics}");
@@ -505,4 +507,25 @@ fn stats_tell_what_makes_archives_again() {
     assert_eq!(streams("Chromium's zlib of 2023, level 6"), Some(1), "{archives}");
     assert!(home.run(&["stats", "app"]).good().contains("zlib, level 6"));
     assert_eq!(home.run(&["stats", "--json"]).json()["archives"], serde_json::Value::Null);
+}
+
+#[test]
+fn over_a_fast_link_archives_are_sent_as_they_are_and_the_program_says_why() {
+    let home = Home::new();
+    tree(&home.path("tree"), 0);
+    let receipt = home.run(&["push", "app", "tree", "--json"]).json();
+    assert_eq!(receipt["archives"]["files"], 0);
+    let choice = &receipt["choices"][0];
+    assert_eq!((&choice["method"], &choice["used"]), (&"archives".into(), &false.into()), "{receipt}");
+    let seconds = |of: &str| choice["seconds"][of].as_f64().expect("seconds");
+    assert!(seconds("plainly") < seconds("by_method"), "{receipt}");
+    tree(&home.path("tree"), 1);
+    let told = home.run(&["push", "app", "tree", "--explain"]).good();
+    assert!(told.contains("archives sent as they are") && told.contains(" instead of "), "{told}");
+    // Over a slow link they are unpacked.
+    tree(&home.path("tree"), 2);
+    let told = home.run(&["push", "app", "tree", "--explain", "--link", "5mbit"]).good();
+    assert!(told.contains("chosen     archives unpacked") && told.contains("5 Mbit/s, "), "{told}");
+    home.run(&["pull", "app", "copy"]).good();
+    assert_same(&home.path("tree"), &home.path("copy"));
 }

@@ -151,6 +151,8 @@ fn every_field_of_a_receipt_is_documented_and_no_other() {
     let text = fs::read_to_string(project("docs/RECEIPT.md")).expect("it is there");
     let home = Home::new();
     write(&home.path("tree"), "a", noise(1, 100_000));
+    // A choice: it looks like an archive.
+    write(&home.path("tree"), "b.zip", [b"PK\x03\x04", noise(2, 20_000).as_slice()].concat());
     // A mode that is not stored, and reported so.
     fs::set_permissions(home.path("tree/a"), fs::Permissions::from_mode(0o1644)).expect("changed");
     let push = ["push", "app", "tree", "--explain", "--to", "dir:web", "--json"];

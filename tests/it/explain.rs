@@ -13,7 +13,7 @@ fn text(seed: u64, bytes: usize) -> Vec<u8> {
 }
 
 fn push(home: &Home, more: &[&str]) -> Value {
-    let arguments = ["push", "app", "tree", "--json", "--explain", "--link", "20mbit"];
+    let arguments = ["push", "app", "tree", "--json", "--explain", "--effort", "bytes"];
     home.run(&[&arguments, more].concat()).json()
 }
 

@@ -84,7 +84,7 @@ impl Session {
         assert_eq!(words.next(), Some("whit"), "{command}");
         let mut arguments: Vec<&str> = words.collect();
         if arguments[0] == "push" {
-            arguments.extend(["--link", "20mbit"]);
+            arguments.extend(["--effort", "bytes"]);
         }
         let out = finish(self.home.command(&arguments).spawn().expect("it starts")).good();
         let out = self.renamed.iter().fold(out, |text, (here, there)| text.replace(here, there));

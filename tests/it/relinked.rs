@@ -17,7 +17,7 @@ const ONE: Program = Program { functions: 6000, changed: Some(1234), shift: 777 
 const MANY: Program = Program { functions: 6000, changed: Some(11), shift: 777 };
 
 fn push(home: &Home, more: &[&str]) -> Value {
-    let arguments = ["push", "app", "tree", "--json", "--explain", "--link", "20mbit"];
+    let arguments = ["push", "app", "tree", "--json", "--explain", "--effort", "bytes"];
     home.run(&[&arguments, more].concat()).json()
 }
 

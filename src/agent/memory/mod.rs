@@ -11,6 +11,7 @@ mod block;
 mod confirmed;
 mod folder;
 mod footer;
+mod link;
 mod recall;
 mod stat;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod writer;
 
 pub use confirmed::Confirmed;
 pub use folder::WriteOptions;
+pub use link::{recall_link, remember_link};
 pub use recall::Recall;
 pub(in crate::agent) use stat::STAT_BYTES;
 pub use stat::{Stat, Stats, now};

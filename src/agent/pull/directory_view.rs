@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::local_chunks::{DirectoryChunks, LocalChunks, LocalReader};
 use crate::agent::lazy_store::LazyStore;
-use crate::agent::link_speed::LinkSpeed;
+use crate::agent::pace::{Method, Pace};
 use crate::agent::{Error, Result, check_meant};
 use crate::restore::{self, ChunkReader as _, SourceError, check_fits};
 use format::manifest::{NodeRef, Reference, Root, SegmentName};
@@ -16,6 +16,9 @@ use protocol::pull::DirectoryView;
 use protocol::wire::Refusal;
 use protocol::{ContentView, StorageView};
 
+/// 4 MiB: a usual executable.
+const EXECUTABLE_BYTES_USUAL: u64 = 4 * 1024 * 1024;
+
 /// Says how to fetch a release.
 #[derive(Debug, Clone, Default)]
 pub struct FetchOptions {
@@ -23,8 +26,9 @@ pub struct FetchOptions {
     pub place: Option<PathBuf>,
     /// The release that needs no room, as it is there.
     pub holds: Option<ReleaseId>,
-    /// The link's speed. On a slow link executables cross by their functions, which takes both sides seconds.
-    pub link: Option<LinkSpeed>,
+    /// The pace, where the link's rate is known. On a slow link executables cross by their functions, which takes both sides
+    /// seconds.
+    pub pace: Option<Pace>,
 }
 
 /// One pull's view of its directory. Every call reads files, hashes or compresses: none is for an async thread.
@@ -144,7 +148,7 @@ impl DirectoryView for PullView<'_> {
     }
 
     fn wants_executables(&self) -> bool {
-        self.options.link.as_ref().is_some_and(LinkSpeed::is_slow)
+        self.options.pace.as_ref().is_some_and(|pace| pace.pays(Method::Executables, EXECUTABLE_BYTES_USUAL))
     }
 }
 
@@ -173,7 +177,7 @@ mod tests {
         };
         let (asked, present) = ("web".parse().expect("a selector"), DirectoryChunks::default());
         let fits = |holds| {
-            let options = FetchOptions { place: Some(folder.path().to_owned()), holds, link: None };
+            let options = FetchOptions { place: Some(folder.path().to_owned()), holds, pace: None };
             PullView::new(&asked, &present, &store, options).announced(&record, &root)
         };
         assert!(fits(None).is_err(), "no disk has room for it");

@@ -20,7 +20,8 @@ use super::mark::{self, Beginning, FolderId, Mark};
 use super::place::{Named, PlaceError};
 use super::staging::{SetAside, Staging};
 use crate::agent::lazy_store::LazyStore;
-use crate::agent::link_speed::LinkSpeed;
+use crate::agent::link_estimate::Link;
+use crate::agent::pace::{Effort, Pace};
 use crate::agent::push::receipt::{self, ReceiptWire};
 use crate::agent::scan::{self, Archives, Scan, Selection};
 use crate::agent::{Error, Result, Session, blocking};
@@ -79,6 +80,14 @@ pub struct PullOptions {
     pub link_rate: Option<f64>,
 }
 
+impl PullOptions {
+    /// Returns the pace of a pull over a link whose rate is known.
+    fn pace(self, session: &Session) -> Option<Pace> {
+        let link = Link::told(self.link_rate?, session.first_trip());
+        Some(Pace::new(Effort::Auto, link, self.threads))
+    }
+}
+
 impl Default for PullOptions {
     /// Refuses what would be removed and links that lead outside; one worker.
     fn default() -> Self {
@@ -112,8 +121,8 @@ pub async fn pull_tree(
         blocking(move || prepare(&target, options, monitor.as_ref())).await?
     };
     let (present, store) = (Arc::new(present), Arc::new(store));
-    let link = options.link_rate.map(LinkSpeed::given);
-    let how = FetchOptions { place: Some(staging.folder().to_owned()), holds: untouched, link };
+    let (place, pace) = (Some(staging.folder().to_owned()), options.pace(session));
+    let how = FetchOptions { place, holds: untouched, pace };
     let fetched = match fetch(session, selector, &present, &store, how, monitor).await {
         Ok(fetched) => fetched,
         Err(error) => {

@@ -19,8 +19,8 @@ use super::stored::StoredRelease;
 use super::stream::{Ending, Inbox, Outbox};
 use super::watchdog::Watchdog;
 use crate::agent::chunk_cache::ChunkCache;
-use crate::agent::link_speed::LinkSpeed;
-use crate::agent::memory::{Key, Memory, Underway};
+use crate::agent::memory::{Key, Memory, Underway, remember_link};
+use crate::agent::pace::Pace;
 use crate::agent::scan::{Seen, Spool};
 use crate::agent::{Error, Result, Session, check_pushed};
 use crate::net::blocking::{self, Running};
@@ -43,6 +43,8 @@ pub struct Push<'a> {
     pub options: &'a PushOptions,
     /// The release in a store that is pushed; none to push files.
     pub stored: Option<&'a Arc<StoredRelease>>,
+    /// Chooses what saves time on this link.
+    pub pace: &'a Pace,
     /// Shows progress.
     pub monitor: &'a Arc<dyn Monitor>,
     /// When the push began.
@@ -121,7 +123,7 @@ impl<'a> Attempt<'a> {
         source: &Source,
         stored: &Arc<AtomicBool>,
     ) -> Result<Self> {
-        let Push { session, options, monitor, .. } = *push;
+        let Push { session, options, pace, monitor, .. } = *push;
         let key = session.memory_key(&options.app);
         let (root, segments) = match source {
             Source::Scanned(scanned) => (scanned.root.clone(), scanned.segments.clone()),
@@ -139,18 +141,16 @@ impl<'a> Attempt<'a> {
         let (machine, open) = Agent::with_window(options.window, open, segments, form);
         monitor.begin(Phase::Negotiate, None);
         let (sender, receiver) = session.request(&Operation::Push(open)).await?;
-        let link_rate = options.link_rate.or(options.upload_rate_max);
-        let speed = link_rate.map_or_else(|| session.link_speed(), LinkSpeed::given);
         // Twice what the machine has under way at a time.
         let (jobs, queue) = std_mpsc::sync_channel(2 * options.window.steps);
         let (outputs_in, outputs) = mpsc::channel(BATCHES_READY);
         let spool = source.spool();
         let pipeline = {
-            let (spool, speed, cache) = (spool.clone(), speed.clone(), cache.clone());
+            let (spool, pace, cache) = (spool.clone(), pace.clone(), cache.clone());
             let (threads, explain) = (options.threads, options.explain);
             blocking::start(move || {
                 let cache = cache.as_deref();
-                let pipeline = Pipeline { spool: &spool, speed: &speed, cache, threads, explain };
+                let pipeline = Pipeline { spool: &spool, pace: &pace, cache, threads, explain };
                 pipeline.run(&queue, &outputs_in);
             })
         };
@@ -159,7 +159,7 @@ impl<'a> Attempt<'a> {
         let (rate_max, tokens) = (options.upload_rate_max, session.renewals());
         let conversation = Conversation {
             machine,
-            content: Content::new(spool, base, speed, jobs, Arc::clone(monitor))
+            content: Content::new(spool, base, pace.clone(), jobs, Arc::clone(monitor))
                 .raw(is_raw)
                 .explaining(options.explain),
             outputs,
@@ -216,7 +216,7 @@ impl<'a> Attempt<'a> {
 impl Rest<'_> {
     /// Checks what the proxy recorded, remembers the release, and makes the receipt.
     async fn settle(self, outcome: Outcome, base: Option<Base>, scanned: &Scanned) -> Result<Receipt> {
-        let Push { session, options, monitor, begun, .. } = *self.push;
+        let Push { session, options, pace, monitor, begun, .. } = *self.push;
         let Scanned { root, unpacked, dropped, seen, .. } = scanned;
         let committed = outcome.committed;
         let (recorded, cached_until) = match committed.as_ref().map(|committed| &committed.kept) {
@@ -259,6 +259,11 @@ impl Rest<'_> {
                 monitor.note(&format!("this push is not remembered: {error}"));
             }
         }
+        if let (Some(state), Some(estimate)) = (&options.state, session.measured_link()) {
+            let (state, url) = (state.clone(), session.url().clone());
+            // Without it, the next push assumes a rate.
+            drop(blocking::start(move || remember_link(&state, &url, &estimate)).await?);
+        }
         Ok(Receipt {
             release,
             app: options.app.clone(),
@@ -276,6 +281,8 @@ impl Rest<'_> {
             round_trips: outcome.round_trips + 1,
             seconds: (ended - begun).as_secs_f64(),
             peak_rss: receipt::peak_rss(),
+            link: pace.link(),
+            choices: pace.chosen(),
             explained: outcome.explained.unwrap_or_default().finish(),
             delivered: outcome.deliveries.into_deliveries(),
         })

@@ -10,7 +10,7 @@ use super::base::Base;
 use super::encode::batcher::{ExecutableReference, Match, OlderExecutable, merge};
 use super::encode::pipeline::Job;
 use super::record_queries::RecordQueries;
-use crate::agent::link_speed::LinkSpeed;
+use crate::agent::pace::{Method, Pace};
 use crate::agent::scan::{Body, LastOpened, Located, Spool};
 use crate::agent::{Error, Result};
 use delta::similar::Sketch;
@@ -24,6 +24,10 @@ use protocol::{Chunks, InputView, Segments};
 
 /// 32 KiB: to sketch fewer bytes is not worth the round trip.
 const SKETCHED_BYTES_MIN: u64 = 32 * 1024;
+/// 1 GiB: among so many bytes a round trip does not count.
+const SKETCHED_BYTES_MUCH: u64 = 1024 * 1024 * 1024;
+/// 4 MiB: a usual executable.
+const EXECUTABLE_BYTES_USUAL: u64 = 4 * 1024 * 1024;
 
 /// The scanned input of one push, the base, and what the proxy was asked of them.
 pub struct Content {
@@ -32,8 +36,8 @@ pub struct Content {
     record_queries: RecordQueries,
     /// How many more sketches the proxy takes in this push.
     sketches_left: usize,
-    /// How fast the link is.
-    speed: LinkSpeed,
+    /// Chooses what saves time on this link.
+    pace: Pace,
     /// Leads to the pipeline; none when no more chunks will be asked for.
     jobs: Option<SyncSender<Job>>,
     monitor: Arc<dyn Monitor>,
@@ -51,7 +55,7 @@ impl Content {
     pub fn new(
         spool: Spool,
         base: Option<Base>,
-        speed: LinkSpeed,
+        pace: Pace,
         jobs: SyncSender<Job>,
         monitor: Arc<dyn Monitor>,
     ) -> Self {
@@ -60,7 +64,7 @@ impl Content {
             base,
             record_queries: RecordQueries::default(),
             sketches_left: PUSH_CHUNKS_IN_FLIGHT,
-            speed,
+            pace,
             jobs: Some(jobs),
             monitor,
             unseen: (0, 0),
@@ -164,7 +168,7 @@ impl InputView for Content {
     type Error = Error;
 
     fn record_queries(&mut self, segments: &[SegmentIndex]) -> Result<Vec<RecordQuery>> {
-        if self.is_raw || !self.speed.is_slow() {
+        if self.is_raw || !self.pace.would_pay(Method::Executables, EXECUTABLE_BYTES_USUAL) {
             return Ok(Vec::new());
         }
         self.record_queries.of(&self.spool, segments)
@@ -214,12 +218,13 @@ impl InputView for Content {
 
     /// Reads the chunks. One that cannot be read is not sketched, and fails the push when it is sent.
     fn sketch(&mut self, chunks: &Chunks) -> Result<Option<Sketches>> {
-        if !self.speed.is_slow() {
+        // A link on which not even much would pay.
+        if !self.pace.would_pay(Method::Sketches, SKETCHED_BYTES_MUCH) {
             return Ok(None);
         }
         let unlike = self.unlike(chunks)?;
         let bytes: u64 = unlike.iter().flatten().map(|located| u64::from(located.chunk.bytes)).sum();
-        if bytes < SKETCHED_BYTES_MIN {
+        if bytes < SKETCHED_BYTES_MIN || !self.pace.pays(Method::Sketches, bytes) {
             return Ok(None);
         }
         let (mut last, mut plain) = (LastOpened::default(), Vec::new());

@@ -27,7 +27,11 @@ use std::time::{Duration, Instant};
 use self::attempt::{Assumptions, Names, Push, attempt};
 use self::source::{ArchiveForm, FilesRead, Reading, Source};
 use super::backoff::Backoff;
+use super::link_estimate::Link;
+use super::memory::recall_link;
+use super::pace::Pace;
 use super::{Error, Result, Session};
+use crate::net::blocking;
 use ground::faults::{Fault, Faulty};
 use ground::monitor::Monitor;
 
@@ -41,7 +45,7 @@ const READING_SHORT: Duration = Duration::from_millis(20);
 /// # Errors
 /// Any of [`Error`]; one that may pass is returned only after [`PushOptions::patience`].
 pub async fn push(session: &Session, options: &PushOptions, monitor: &Arc<dyn Monitor>) -> Result<Receipt> {
-    run(&Push { session, options, stored: None, monitor, begun: Instant::now() }).await
+    run(session, options, None, monitor).await
 }
 
 /// Pushes a release that is in a store, as [`push`]; what `options` says of files does not apply.
@@ -54,12 +58,19 @@ pub async fn push_stored(
     stored: &Arc<StoredRelease>,
     monitor: &Arc<dyn Monitor>,
 ) -> Result<Receipt> {
-    run(&Push { session, options, stored: Some(stored), monitor, begun: Instant::now() }).await
+    run(session, options, Some(stored), monitor).await
 }
 
-async fn run(push: &Push<'_>) -> Result<Receipt> {
-    let Push { session, options, monitor, .. } = *push;
+async fn run(
+    session: &Session,
+    options: &PushOptions,
+    stored: Option<&Arc<StoredRelease>>,
+    monitor: &Arc<dyn Monitor>,
+) -> Result<Receipt> {
     protocol::check_labels(&options.labels)?;
+    let begun = Instant::now();
+    let pace = pace(session, options).await?;
+    let push = &Push { session, options, stored, pace: &pace, monitor, begun };
     let mut assumptions = Assumptions::of(options);
     let mut source: Option<Source> = None;
     let mut backoff: Option<Backoff> = None;
@@ -121,6 +132,18 @@ async fn run(push: &Push<'_>) -> Result<Receipt> {
     }
 }
 
+/// Returns the pace of a push: over the link as the user says it is, or as it was remembered.
+async fn pace(session: &Session, options: &PushOptions) -> Result<Pace> {
+    let link = if let Some(rate) = options.link_rate.or(options.upload_rate_max) {
+        Link::told(rate, session.first_trip())
+    } else {
+        let (state, url) = (options.state.clone(), session.url().clone());
+        let recall = move || state.and_then(|state| recall_link(&state, &url));
+        session.link(blocking::start(recall).await?)
+    };
+    Ok(Pace::new(options.effort, link, options.threads))
+}
+
 /// Waits and connects again, a little later each time.
 async fn reconnect(
     session: &Session,
@@ -148,5 +171,5 @@ async fn read(push: &Push<'_>, reading: Reading) -> Result<Source> {
     let key = push.session.memory_key(&push.options.app);
     // Announcing a whole manifest saves a round trip, which is worth a short wait.
     let patience = (push.session.counters().rtt * 2).max(READING_SHORT);
-    Source::begin(push.options, push.monitor, &key, reading, patience).await
+    Source::begin(push.options, push.pace, push.monitor, &key, reading, patience).await
 }

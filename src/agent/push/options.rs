@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::agent::chunk_cache::CACHE_BYTES_DEFAULT;
+use crate::agent::pace::Effort;
 use crate::agent::scan::Selection;
 use ground::ids::{ActionName, AppName, DestinationName, Label};
 use protocol::push::Window;
@@ -33,6 +34,8 @@ pub struct PushOptions {
     pub moves: bool,
     /// Workers for hashing and compressing.
     pub threads: usize,
+    /// How much the push may spend to save bytes.
+    pub effort: Effort,
     /// Bytes a second that the link carries, where it is not to be measured.
     pub link_rate: Option<f64>,
     /// The folder of the memory and the chunk cache; none to write nothing down.
@@ -73,6 +76,7 @@ impl PushOptions {
             keeps_current: false,
             moves: false,
             threads: 1,
+            effort: Effort::default(),
             link_rate: None,
             state: None,
             checksum: false,

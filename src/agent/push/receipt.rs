@@ -3,6 +3,8 @@
 use serde::Serialize;
 
 use super::encode::explain::Explained;
+use crate::agent::link_estimate::LinkEstimate;
+use crate::agent::pace::Choice;
 use crate::agent::scan::{Dropped, Unpacked};
 use format::record::DeliveryEvent;
 use ground::ids::{AppName, ReleaseId};
@@ -44,6 +46,10 @@ pub struct Receipt {
     pub seconds: f64,
     /// The agent process's largest resident memory, in bytes; 0 where the system does not say.
     pub peak_rss: u64,
+    /// The link, as it was estimated in the end.
+    pub link: LinkEstimate,
+    /// What was chosen to save bytes, and what was not.
+    pub choices: Vec<Choice>,
     /// Why bytes crossed, where that was asked for (`--explain`).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub explained: Vec<Explained>,

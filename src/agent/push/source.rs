@@ -9,6 +9,7 @@ use tokio::sync::mpsc::{Receiver, channel};
 use super::options::PushOptions;
 use crate::agent::Result;
 use crate::agent::memory::{Key, Memory};
+use crate::agent::pace::{History, Pace};
 use crate::agent::scan::{self, Archives, Dropped, EndedSegment, Scan, Seen, Spool, Unpacked};
 use crate::net::blocking::{self, Running};
 use format::chunking::Profile;
@@ -109,6 +110,7 @@ impl Source {
     /// The input cannot be read.
     pub async fn begin(
         options: &PushOptions,
+        pace: &Pace,
         monitor: &Arc<dyn Monitor>,
         key: &Key,
         reading: Reading,
@@ -126,10 +128,12 @@ impl Source {
         let is_announced = memory.is_none() && !options.dry_run;
         // It never fills: a manifest has no more segments.
         let (ended_in, mut ended) = channel(MANIFEST_SEGMENTS_MAX);
-        let (options, monitor, its_memory) = (options.clone(), Arc::clone(monitor), memory.clone());
+        let (options, pace, monitor, its_memory) =
+            (options.clone(), pace.clone(), Arc::clone(monitor), memory.clone());
         let mut scan = blocking::start(move || {
             let folder = options.state.clone().filter(|state| disk::files::create_folder(state).is_ok());
-            let archives = Archives::new(folder.unwrap_or_else(std::env::temp_dir));
+            let history = if its_memory.is_some() { History::Pushed } else { History::Unknown };
+            let archives = Archives::new(folder.unwrap_or_else(std::env::temp_dir)).paced(pace, history);
             // Nobody may listen any longer.
             let announce = move |ended| drop(ended_in.try_send(ended));
             let reader = scan::Reader {

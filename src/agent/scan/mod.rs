@@ -13,6 +13,7 @@ mod lister;
 mod located;
 mod names;
 mod refused;
+mod section;
 mod selection;
 mod sparse;
 mod spool;

@@ -6,12 +6,14 @@
 
 use std::fs::File;
 use std::hash::{Hash, Hasher};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::section::{FileSection, OffsetWriter};
+use crate::agent::pace::{History, Pace};
 use disk::files::{self, OnPath};
 use disk::mmap::Mapping;
 use format::chunking::Profile;
@@ -46,6 +48,7 @@ pub struct Archives {
     folder: PathBuf,
     bytes_left: AtomicU64,
     turns: Arc<Permits>,
+    pace: Option<(Pace, History)>,
 }
 
 impl Archives {
@@ -63,7 +66,13 @@ impl Archives {
 
     /// Temporary files take at most `bytes` of `folder`.
     fn within(folder: PathBuf, bytes: u64) -> Self {
-        Self { folder, bytes_left: AtomicU64::new(bytes), turns: Arc::default() }
+        Self { folder, bytes_left: AtomicU64::new(bytes), turns: Arc::default(), pace: None }
+    }
+
+    /// Unpacks only archives for which the pace says so.
+    #[must_use]
+    pub fn paced(self, pace: Pace, history: History) -> Self {
+        Self { pace: Some((pace, history)), ..self }
     }
 
     /// Takes bytes of what is left, until they are given back; none where so many are not left.
@@ -165,6 +174,9 @@ impl<'a> Unpacker<'a> {
         profile: Profile,
         buffer: &mut Vec<u8>,
     ) -> files::Result<Option<(UnpackedArchive, Vec<ChunkRef>)>> {
+        if self.archives.pace.as_ref().is_some_and(|(pace, history)| !pace.unpacks(size, *history)) {
+            return Ok(None);
+        }
         if size <= MEMORY_BYTES_MAX {
             let mut archive = vec![0; usize::try_from(size).expect("at most 32 MiB")];
             if file.read_exact_at(&mut archive, 0).is_err() {
@@ -354,47 +366,6 @@ fn cut(
         offset += length;
     }
     Ok(chunks)
-}
-
-/// Writes from an offset of a file on.
-struct OffsetWriter<'a> {
-    file: &'a File,
-    offset: u64,
-}
-
-impl Write for OffsetWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write_at(bytes, self.offset)?;
-        self.offset += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Reads some bytes of a file.
-struct FileSection<'a> {
-    file: &'a File,
-    offset: u64,
-    left: u64,
-}
-
-impl<'a> FileSection<'a> {
-    fn new(file: &'a File, offset: u64, bytes: u64) -> Self {
-        Self { file, offset, left: bytes }
-    }
-}
-
-impl Read for FileSection<'_> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let length = usize::try_from(self.left).unwrap_or(usize::MAX).min(out.len());
-        let read = self.file.read_at(&mut out[..length], self.offset)?;
-        self.offset += read as u64;
-        self.left -= read as u64;
-        Ok(read)
-    }
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ impl Series {
             let before = proxy.load();
             proxy.forget_peak();
             let push = Push { ground, folder: &folder, state, path: &path };
-            let mut measured = push.run(&proxy, &["--link", ASSUMED_LINK], Side::Near)?.measurement;
+            let mut measured = push.run(&proxy, &EFFORT, Side::Near)?.measurement;
             measured.receiver = Some(proxy.load().since(before));
             Ok(measured)
         };
@@ -223,9 +223,9 @@ pub const APP: &str = "bench";
 /// The destination of every proxy, and the folder of its copies.
 pub const DESTINATION: &str = "copies";
 
-/// The link that pushes over loopback assume: how hard they compress, and so their bytes, then depend neither
-/// on this machine nor on what else it does.
-const ASSUMED_LINK: &str = "20mbit";
+/// The effort of pushes whose bytes are counted: how hard they compress then depends neither on this machine nor on what
+/// else it does.
+const EFFORT: [&str; 2] = ["--effort", "bytes"];
 
 /// Returns whit's command, isolated from the user's login, state and proxy.
 fn program(whit: &Path, folder: &Path) -> Command {

@@ -51,6 +51,8 @@ pub struct Counters {
     pub received_datagrams: u64,
     /// Packets of this side that were lost, as far as it knows.
     pub lost_packets: u64,
+    /// How often the congestion window shrank.
+    pub congestion_events: u64,
     /// The current estimate of the round trip.
     pub rtt: Duration,
     /// Bytes that may be under way unacknowledged.
@@ -170,6 +172,7 @@ impl Connection {
             sent_datagrams: stats.udp_tx.datagrams,
             received_datagrams: stats.udp_rx.datagrams + u64::from(self.uncounted_bytes > 0),
             lost_packets: stats.path.lost_packets,
+            congestion_events: stats.path.congestion_events,
             rtt: stats.path.rtt,
             congestion_window: stats.path.cwnd,
             mtu: stats.path.current_mtu,

@@ -4,7 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::agent::Result;
-use crate::agent::link_speed::{Encoding, LinkSpeed};
+use crate::agent::pace::{Encoding, Pace};
 use crate::agent::scan::{Body, Located};
 use delta::rsync::Signature;
 use delta::similar::Rule;
@@ -130,8 +130,8 @@ impl Batch {
     }
 
     /// Cuts the chunks of an executable into batches as those of other files; ends when `take` returns false.
-    pub fn cut(self, speed: &LinkSpeed, mut take: impl FnMut(Self) -> bool) -> bool {
-        let mut batcher = Batcher::new(speed, self.matches);
+    pub fn cut(self, pace: &Pace, mut take: impl FnMut(Self) -> bool) -> bool {
+        let mut batcher = Batcher::new(pace, self.matches);
         for located in self.chunks {
             if let Some(batch) = batcher.push(located)
                 && !take(batch)
@@ -146,7 +146,7 @@ impl Batch {
 /// Collects missing chunks into batches.
 #[derive(Debug)]
 pub struct Batcher<'a> {
-    speed: &'a LinkSpeed,
+    pace: &'a Pace,
     matches: VecDeque<Match>,
     /// Missing chunks so far.
     count: usize,
@@ -159,10 +159,10 @@ pub struct Batcher<'a> {
 
 impl<'a> Batcher<'a> {
     /// Starts; `matches` must be sorted by the first chunk.
-    pub fn new(speed: &'a LinkSpeed, matches: Vec<Match>) -> Self {
-        let batch = Batch::new(speed.encoding(), Arc::default());
+    pub fn new(pace: &'a Pace, matches: Vec<Match>) -> Self {
+        let batch = Batch::new(pace.encoding(), Arc::default());
         let matches = matches.into();
-        Self { speed, matches, count: 0, batch, bytes: 0, reference_bytes: 0, match_left: 0 }
+        Self { pace, matches, count: 0, batch, bytes: 0, reference_bytes: 0, match_left: 0 }
     }
 
     /// Sets which chunks the proxy has evicted.
@@ -234,7 +234,7 @@ impl<'a> Batcher<'a> {
     }
 
     fn end(&mut self) -> Batch {
-        let next = Batch::new(self.speed.encoding(), Arc::clone(&self.batch.evicted));
+        let next = Batch::new(self.pace.encoding(), Arc::clone(&self.batch.evicted));
         (self.bytes, self.reference_bytes) = (0, 0);
         let mut batch = std::mem::replace(&mut self.batch, next);
         if self.match_left > 0 {

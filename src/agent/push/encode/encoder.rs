@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 use super::batcher::{Batch, DeltaReference, Match};
 use super::explain::{self, Explained};
 use crate::agent::chunk_cache::{CacheReader, ChunkCache};
-use crate::agent::link_speed::Encoding;
+use crate::agent::pace::{Encoding, Method, Pace};
 use crate::agent::scan::{Error, LastOpened};
 use delta::compression::{self, Codec, Compressor};
 use delta::patch;
@@ -53,6 +53,7 @@ pub struct Encoder<'a> {
     plain: Vec<u8>,
     pub explain: bool,
     pub budget: &'a PatchBudget,
+    pub pace: &'a Pace,
 }
 
 /// The message of a batch, and the payload that follows it in pieces.
@@ -70,13 +71,13 @@ pub struct PatchBudget {
 const PATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// In percent: by how much samples of dense content may shrink.
 const SLACK: usize = 3;
-/// zstd's level from which on the link is slow enough for patches.
-const PATCH_LEVEL: i32 = 9;
+/// zstd's level from which on compressing harder against little older content delays no link.
+const SLOW_LEVEL: i32 = 6;
 
 impl PatchBudget {
     /// Returns whether a patch of `bytes` would be allowed now.
-    pub fn would_allow_patch(&self, level: i32, bytes: usize) -> bool {
-        level >= PATCH_LEVEL && self.patch_bytes_left.load(Ordering::Relaxed) >= bytes
+    pub fn would_allow_patch(&self, bytes: usize) -> bool {
+        self.patch_bytes_left.load(Ordering::Relaxed) >= bytes
     }
 
     /// Waits until no other worker makes a patch or an executable.
@@ -89,17 +90,21 @@ impl PatchBudget {
         Self { patch_bytes_left: AtomicUsize::new(PATCH_BYTES_MAX), patching: Mutex::new(()) }
     }
 
-    /// Returns whether `bytes` may be sent as a patch instead of by zstd at this level; spends them if so.
-    fn allows_patch(&self, level: i32, bytes: usize) -> bool {
+    /// Returns whether `bytes` may be sent as a patch instead of by zstd; spends them if so.
+    fn allows_patch(&self, bytes: usize) -> bool {
         let spend = |left: usize| left.checked_sub(bytes);
-        level >= PATCH_LEVEL
-            && self.patch_bytes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_ok()
+        self.patch_bytes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_ok()
     }
 }
 
 impl<'a> Encoder<'a> {
     /// Starts; encoded chunks are added to `cache`.
-    pub fn new(cache: Option<&'a ChunkCache>, explain: bool, budget: &'a PatchBudget) -> Self {
+    pub fn new(
+        cache: Option<&'a ChunkCache>,
+        explain: bool,
+        budget: &'a PatchBudget,
+        pace: &'a Pace,
+    ) -> Self {
         let cached = cache.map(ChunkCache::reader);
         Self {
             cache,
@@ -109,6 +114,7 @@ impl<'a> Encoder<'a> {
             plain: Vec::new(),
             explain,
             budget,
+            pace,
         }
     }
 
@@ -184,7 +190,11 @@ impl<'a> Encoder<'a> {
             spans.clear();
             prefix.clear();
         }
-        if !spans.is_empty() && !dense && self.budget.allows_patch(level, plain.len()) {
+        if !spans.is_empty()
+            && !dense
+            && self.pace.pays(Method::Patches, plain.len() as u64)
+            && self.budget.allows_patch(plain.len())
+        {
             let _alone = self.budget.alone();
             let payload = patch::compress(plain, &prefix).expect("a parcel's basis is within a patch's");
             return encoded(lengths, Basis::Patch(spans), Codec::Raw, payload);
@@ -251,6 +261,7 @@ fn by_deltas(
 /// zstd's level where there is a prefix: its cost grows with the prefix, its gain with the effort.
 fn level_against(bytes: usize, level: i32) -> i32 {
     match bytes {
+        _ if level < SLOW_LEVEL => level,
         0..0x10_0000 => level.max(19),
         0x10_0000..0x40_0000 => level.max(12),
         _ => level.min(9),

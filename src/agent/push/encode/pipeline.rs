@@ -13,7 +13,7 @@ use tokio::sync::mpsc::Sender;
 use super::batcher::{Batch, Batcher, Match, OlderExecutable};
 use super::encoder::{EncodedBatch, Encoder, PatchBudget};
 use crate::agent::chunk_cache::ChunkCache;
-use crate::agent::link_speed::LinkSpeed;
+use crate::agent::pace::Pace;
 use crate::agent::scan::{Error, Spool};
 use format::manifest::SegmentIndex;
 use ground::ids::ChunkId;
@@ -62,8 +62,8 @@ type Awaited = Output<Receiver<Result<EncodedBatch, Error>>>;
 pub struct Pipeline<'a> {
     /// Says where the chunks are read again.
     pub spool: &'a Spool,
-    /// Decides how hard to compress.
-    pub speed: &'a LinkSpeed,
+    /// Chooses what saves time on this link.
+    pub pace: &'a Pace,
     /// Holds the references; sent chunks are added.
     pub cache: Option<&'a ChunkCache>,
     /// The number of workers.
@@ -90,8 +90,8 @@ impl Pipeline<'_> {
                 move || {
                     compress(
                         &work,
-                        pipeline.speed,
-                        Encoder::new(pipeline.cache, pipeline.explain, budget),
+                        pipeline.pace,
+                        Encoder::new(pipeline.cache, pipeline.explain, budget, pipeline.pace),
                         out,
                     );
                 }
@@ -132,7 +132,7 @@ fn gather(
     mut take: impl FnMut(Batch) -> bool,
 ) -> Result<(), Error> {
     let mut marks = job.marks.iter();
-    let mut batcher = Batcher::new(pipeline.speed, job.matches).with_evicted(job.evicted);
+    let mut batcher = Batcher::new(pipeline.pace, job.matches).with_evicted(job.evicted);
     let mut older = job.older;
     let (first, last) = (job.segments.first().copied(), job.segments.last().copied());
     // A job that does not continue the previous one is independent.
@@ -155,7 +155,7 @@ fn gather(
             if current.is_none()
                 && let Some(found) = older.iter().position(|older| located.is_of(&older.new))
             {
-                current = Some(Batch::of_executable(older.swap_remove(found), pipeline.speed.encoding()));
+                current = Some(Batch::of_executable(older.swap_remove(found), pipeline.pace.encoding()));
             }
             if let Some(executable) = current.as_mut() {
                 executable.push(located, batcher.skip());
@@ -195,7 +195,7 @@ impl Drop for Ending<'_> {
 /// Reads, verifies and encodes batches on a worker's thread.
 fn compress(
     work: &Mutex<Receiver<(Batch, Results)>>,
-    speed: &LinkSpeed,
+    pace: &Pace,
     mut encoder: Encoder<'_>,
     out: &Sender<Output>,
 ) {
@@ -211,7 +211,7 @@ fn compress(
         }
         match encoder.encode_executable(&batch) {
             Ok(Some(encoded)) => drop(give(Ok(encoded))),
-            Ok(None) => drop(batch.cut(speed, |batch| give(encoder.encode(batch)))),
+            Ok(None) => drop(batch.cut(pace, |batch| give(encoder.encode(batch)))),
             Err(error) => drop(give(Err(error))),
         }
     }

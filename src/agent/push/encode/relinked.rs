@@ -4,9 +4,9 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use super::batcher::{Batch, ExecutableReference, OlderExecutable};
-use super::encoder::{EncodedBatch, Encoder, PatchBudget, encoded};
+use super::encoder::{EncodedBatch, Encoder, encoded};
 use super::explain::{Explained, Reason};
-use crate::agent::link_speed::{Encoding, SLOW_LEVEL};
+use crate::agent::pace::{Encoding, Method};
 use crate::agent::scan::{Body, Error, Located};
 use delta::compression::{self, Codec};
 use delta::patch;
@@ -70,10 +70,10 @@ impl Encoder<'_> {
     pub fn encode_executable(&mut self, batch: &Batch) -> Result<Option<EncodedBatch>, Error> {
         let Encoding::Parcels { level } = batch.encoding else { return Ok(None) };
         let Some(OlderExecutable { new, reference }) = &batch.executable else { return Ok(None) };
-        if level < SLOW_LEVEL {
+        let missing = plain_bytes(&batch.chunks);
+        if !self.pace.pays(Method::Executables, missing as u64) {
             return Ok(None);
         }
-        let missing = plain_bytes(&batch.chunks);
         let budget = self.budget;
         let _alone = budget.alone();
         let Some(file) = read_verified(&batch.chunks, new)? else { return Ok(None) };
@@ -136,7 +136,10 @@ impl Encoder<'_> {
         if !whole.chunks.iter().all(|chunk| cached.read(chunk, &mut old)) {
             return None;
         }
-        let otherwise = Otherwise::new(batch, &file, &old, level, self.budget);
+        let missing = plain_bytes(&batch.chunks);
+        let by_patch =
+            self.pace.would_pay(Method::Patches, missing as u64) && self.budget.would_allow_patch(missing);
+        let otherwise = Otherwise::new(batch, &file, &old, level, by_patch);
         by_older(old, file, level, &otherwise)
     }
 }
@@ -174,9 +177,8 @@ enum Otherwise {
 }
 
 impl Otherwise {
-    fn new(batch: &Batch, file: &[u8], old: &[u8], level: i32, budget: &PatchBudget) -> Self {
+    fn new(batch: &Batch, file: &[u8], old: &[u8], level: i32, by_patch: bool) -> Self {
         let missing = plain_bytes(&batch.chunks);
-        let by_patch = budget.would_allow_patch(level, missing);
         if by_patch && missing <= PATCH_BYTES_MAX && old.len() <= patch::REFERENCE_BYTES_MAX {
             let mut new = Vec::with_capacity(missing);
             for located in &batch.chunks {

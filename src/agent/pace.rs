@@ -1,0 +1,363 @@
+//! Chooses what stands on the way of a push: only work that saves time on this link.
+//!
+//! Each method of sending less has a cost in seconds a byte, measured on one processor, and a share of the bytes that it is
+//! expected to save. It is used where it is predicted to be faster than sending the bytes as they are
+//! (docs/decisions/0014). On a link so slow that bytes are what is short, everything is used that saves some.
+
+use std::sync::{Arc, Mutex};
+
+use serde::Serialize;
+
+use super::link_estimate::{Link, LinkEstimate};
+use ground::poison::Unpoisoned as _;
+
+/// How much a push may spend to save bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Effort {
+    /// What is predicted to take the least time.
+    #[default]
+    Auto,
+    /// Everything that saves bytes.
+    Bytes,
+    /// Nothing that costs processors.
+    Time,
+}
+
+/// 8 Mbit/s: on slower links every method is used. The rest of a first push pays there only with the next one, and who
+/// pushes over such a link waits for bytes, shares it with others, or pays for them.
+const SCARCE_RATE: f64 = 1e6;
+
+/// How chunks are encoded for the link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// In frames, which the proxy stores as they are.
+    Frames {
+        /// zstd's level.
+        level: i32,
+    },
+    /// In parcels.
+    Parcels {
+        /// zstd's level.
+        level: i32,
+    },
+}
+
+impl Encoding {
+    /// Returns the same effort, in parcels.
+    #[must_use]
+    pub fn parcels(self) -> Self {
+        match self {
+            Self::Frames { level } => Self::Parcels { level: level.max(3) },
+            parcels @ Self::Parcels { .. } => parcels,
+        }
+    }
+}
+
+/// An encoding's cost and yield.
+struct EncodingCost {
+    encoding: Encoding,
+    /// Seconds of one processor of the agent for a plain byte.
+    agent: f64,
+    /// The same of the proxy, beyond hashing and writing.
+    proxy: f64,
+    /// Encoded bytes for a plain one.
+    share: f64,
+}
+
+/// Measured on 27 MB of TypeScript's compiler and numpy's sources and libraries with `zstd -b1 -e12 -B4194304`. The proxy decodes
+/// a parcel and encodes its chunks at level 3.
+const ENCODINGS: [EncodingCost; 5] = [
+    EncodingCost {
+        encoding: Encoding::Frames { level: 1 },
+        agent: 1.0 / 450e6,
+        proxy: 1.0 / 1200e6,
+        share: 0.27,
+    },
+    EncodingCost {
+        encoding: Encoding::Parcels { level: 3 },
+        agent: 1.0 / 310e6,
+        proxy: 1.0 / 250e6,
+        share: 0.24,
+    },
+    EncodingCost {
+        encoding: Encoding::Parcels { level: 6 },
+        agent: 1.0 / 93e6,
+        proxy: 1.0 / 250e6,
+        share: 0.219,
+    },
+    EncodingCost {
+        encoding: Encoding::Parcels { level: 9 },
+        agent: 1.0 / 60e6,
+        proxy: 1.0 / 250e6,
+        share: 0.213,
+    },
+    EncodingCost { encoding: HARDEST, agent: 1.0 / 27e6, proxy: 1.0 / 250e6, share: 0.211 },
+];
+
+/// The encoding in the fewest bytes.
+const HARDEST: Encoding = Encoding::Parcels { level: 12 };
+/// 4 MiB: the first parcel, which the link waits for.
+const FIRST_BYTES: f64 = 4.0 * 1024.0 * 1024.0;
+/// 32 MiB: missing bytes of a usual push, among which the first parcel's wait is spread.
+const USUAL_BYTES: f64 = 32.0 * 1024.0 * 1024.0;
+
+impl EncodingCost {
+    /// Predicts a push's seconds over a link of `rate`: the slowest of the agent, the link and the proxy, at work at once.
+    fn seconds(&self, rate: f64, processors: f64) -> f64 {
+        let slowest = (self.agent / processors).max(self.share / rate).max(self.proxy);
+        FIRST_BYTES * self.agent + USUAL_BYTES * slowest
+    }
+}
+
+/// A way to send fewer bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// Archives are sent unpacked.
+    Archives,
+    /// Executables are sent as the functions that changed.
+    Executables,
+    /// Changed content is sent as patches of older content.
+    Patches,
+    /// Content without a known older version is sketched, for the proxy to find what it resembles.
+    Sketches,
+}
+
+/// The costs and the yield of a method, for each byte that it is used on.
+#[derive(Debug, Clone, Copy)]
+struct MethodCost {
+    /// Seconds, at both sides together: the one waits for the other.
+    seconds: f64,
+    /// Bytes that cross otherwise.
+    otherwise: f64,
+    /// Bytes that cross by it.
+    share: f64,
+    /// Bytes that the next push saves by it, as far as they count for this one.
+    later: f64,
+    /// Round trips more.
+    trips: f64,
+}
+
+/// An archive of an application of which nothing is known: none of it saves anything yet. Half of what the next push saves
+/// counts, as there may be none.
+const FIRST_ARCHIVE: MethodCost =
+    MethodCost { otherwise: 1.0, share: 1.0, later: (ARCHIVE.otherwise - ARCHIVE.share) / 2.0, ..ARCHIVE };
+/// Wheels of numpy (16 MB) and scipy (41 MB), the next release, `whit push --effort bytes` beside `--effort time` over loopback:
+/// 0.11 s of the agent and 0.08 s of the proxy for 1 MB, most of it on one thread. Of the packed bytes 41 to 55 % cross as
+/// they are, as some members did not change, and 3 to 11 % unpacked.
+const ARCHIVE: MethodCost =
+    MethodCost { seconds: 0.19e-6, otherwise: 0.5, share: 0.1, later: 0.0, trips: 0.0 };
+/// biome.tree (docs/decisions/0016): 0.04 and 0.02 s for 1 MB; 28.3 MB of 95 otherwise, 9.7 by functions.
+const EXECUTABLE: MethodCost =
+    MethodCost { seconds: 0.06e-6, otherwise: 0.29, share: 0.1, later: 0.0, trips: 1.0 };
+/// Patches of ripgrep are made at 12 MB/s and undone at 19 (docs/decisions/0020), and take a third less than zstd.
+const PATCH: MethodCost =
+    MethodCost { seconds: 0.14e-6, otherwise: 0.075, share: 0.05, later: 0.0, trips: 0.0 };
+/// Chunks are read, verified and sketched at 200 MB/s (`cargo bench --bench delta`); an eighth resembles something.
+const SKETCH: MethodCost =
+    MethodCost { seconds: 0.005e-6, otherwise: 0.25, share: 0.22, later: 0.0, trips: 1.0 };
+
+impl Method {
+    const ALL: [Self; 4] = [Self::Archives, Self::Executables, Self::Patches, Self::Sketches];
+
+    const fn cost(self) -> MethodCost {
+        match self {
+            Self::Archives => ARCHIVE,
+            Self::Executables => EXECUTABLE,
+            Self::Patches => PATCH,
+            Self::Sketches => SKETCH,
+        }
+    }
+}
+
+/// The seconds that some bytes take, as predicted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Prediction {
+    /// Sent as they are.
+    pub plainly: f64,
+    /// By the method.
+    pub by_method: f64,
+}
+
+/// What is known of earlier pushes of the application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum History {
+    /// Nothing: it may be the first, and then the next one gains by what this one pays.
+    Unknown,
+    /// It was pushed from here.
+    Pushed,
+}
+
+/// What was chosen for some bytes of one push.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Choice {
+    /// The method.
+    pub method: Method,
+    /// True if it was used.
+    pub used: bool,
+    /// Bytes of content that it was asked for.
+    pub bytes: u64,
+    /// The predicted seconds of these.
+    pub seconds: Prediction,
+}
+
+/// The effort of one push, over one link. Clones share what was chosen.
+#[derive(Debug, Clone)]
+pub struct Pace {
+    effort: Effort,
+    link: Link,
+    processors: usize,
+    chosen: Arc<Mutex<[[Tally; 2]; Method::ALL.len()]>>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Tally {
+    bytes: u64,
+    seconds: Prediction,
+}
+
+impl Pace {
+    /// Creates one of an agent with as many processors.
+    pub fn new(effort: Effort, link: Link, processors: usize) -> Self {
+        Self { effort, link, processors, chosen: Arc::default() }
+    }
+
+    /// Returns the estimate of the link.
+    pub fn link(&self) -> LinkEstimate {
+        self.link.now()
+    }
+
+    /// Returns how to encode the next chunks.
+    pub fn encoding(&self) -> Encoding {
+        let LinkEstimate { rate, .. } = self.link.now();
+        match self.effort {
+            Effort::Bytes => HARDEST,
+            Effort::Time => ENCODINGS[0].encoding,
+            Effort::Auto if rate <= SCARCE_RATE => HARDEST,
+            Effort::Auto => {
+                let processors = float(self.processors.max(1) as u64);
+                let seconds = |cost: &EncodingCost| cost.seconds(rate, processors);
+                let best = ENCODINGS.iter().min_by(|one, other| seconds(one).total_cmp(&seconds(other)));
+                best.expect("there are encodings").encoding
+            }
+        }
+    }
+
+    /// Chooses whether `bytes` of an archive are unpacked, and notes that.
+    pub fn unpacks(&self, bytes: u64, history: History) -> bool {
+        let cost = if history == History::Unknown { FIRST_ARCHIVE } else { ARCHIVE };
+        self.choose(Method::Archives, cost, bytes)
+    }
+
+    /// Chooses whether `method` is used on `bytes`, and notes that.
+    pub fn pays(&self, method: Method, bytes: u64) -> bool {
+        self.choose(method, method.cost(), bytes)
+    }
+
+    /// Returns whether `method` would be used on `bytes`.
+    pub fn would_pay(&self, method: Method, bytes: u64) -> bool {
+        self.decide(method.cost(), bytes).0
+    }
+
+    fn choose(&self, method: Method, cost: MethodCost, bytes: u64) -> bool {
+        let (used, seconds) = self.decide(cost, bytes);
+        let tally = &mut self.chosen.lock().unpoisoned()[method as usize][usize::from(used)];
+        tally.bytes += bytes;
+        tally.seconds.plainly += seconds.plainly;
+        tally.seconds.by_method += seconds.by_method;
+        used
+    }
+
+    fn decide(&self, cost: MethodCost, bytes: u64) -> (bool, Prediction) {
+        let link = self.link.now();
+        let MethodCost { seconds, otherwise, share, later, trips } = cost;
+        let all = float(bytes);
+        let plainly = all * otherwise / link.rate;
+        let by_method = all * (share / link.rate + seconds) + trips * link.round_trip;
+        let used = match self.effort {
+            Effort::Bytes => true,
+            Effort::Time => false,
+            Effort::Auto => link.rate <= SCARCE_RATE || by_method < plainly + all * later / link.rate,
+        };
+        (used, Prediction { plainly, by_method })
+    }
+
+    /// Returns what was chosen so far.
+    pub fn chosen(&self) -> Vec<Choice> {
+        let chosen = *self.chosen.lock().unpoisoned();
+        let choices = Method::ALL.into_iter().flat_map(|method| {
+            [true, false].map(|used| {
+                let Tally { bytes, seconds } = chosen[method as usize][usize::from(used)];
+                Choice { method, used, bytes, seconds }
+            })
+        });
+        choices.filter(|choice| choice.bytes > 0).collect()
+    }
+}
+
+/// Bytes as a number to calculate with.
+#[expect(clippy::cast_precision_loss, reason = "files are far below 2^52 bytes")]
+fn float(bytes: u64) -> f64 {
+    bytes as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const MB: u64 = 1_000_000;
+
+    fn over(effort: Effort, mbit: f64) -> Pace {
+        Pace::new(effort, Link::told(mbit * 1e6 / 8.0, Duration::from_millis(20)), 2)
+    }
+
+    #[test]
+    fn the_slower_the_link_the_harder_it_is_compressed() {
+        let level = |mbit| match over(Effort::Auto, mbit).encoding() {
+            Encoding::Frames { level } | Encoding::Parcels { level } => level,
+        };
+        let levels: Vec<i32> = [5.0, 20.0, 100.0, 400.0, 4000.0].map(level).into();
+        assert!(levels.is_sorted_by(|slow, fast| slow >= fast), "{levels:?}");
+        assert_eq!((levels[0], levels[4]), (12, 1));
+    }
+
+    #[test]
+    fn archives_are_unpacked_where_that_is_faster_than_sending_them() {
+        let unpacks = |mbit, history| over(Effort::Auto, mbit).unpacks(40 * MB, history);
+        assert!(!unpacks(10_000.0, History::Pushed) && !unpacks(100.0, History::Pushed));
+        assert!(unpacks(12.0, History::Pushed) && !unpacks(12.0, History::Unknown));
+        // Where bytes are short, a first push prepares the next.
+        assert!(unpacks(5.0, History::Unknown));
+    }
+
+    #[test]
+    fn executables_are_worth_slow_links_and_patches_the_slowest() {
+        let pays = |mbit, method| over(Effort::Auto, mbit).pays(method, 20 * MB);
+        assert!(pays(20.0, Method::Executables) && !pays(100.0, Method::Executables));
+        assert!(pays(5.0, Method::Patches) && !pays(20.0, Method::Patches));
+        assert!(pays(20.0, Method::Sketches) && !pays(1000.0, Method::Sketches));
+    }
+
+    #[test]
+    fn who_asks_for_bytes_or_time_gets_them_over_every_link() {
+        for mbit in [1.0, 10_000.0] {
+            let (bytes, time) = (over(Effort::Bytes, mbit), over(Effort::Time, mbit));
+            assert_eq!((bytes.encoding(), time.encoding()), (HARDEST, Encoding::Frames { level: 1 }));
+            for method in Method::ALL {
+                assert!(bytes.pays(method, MB) && !time.pays(method, MB));
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_chosen_is_added_up() {
+        let pace = over(Effort::Auto, 100.0);
+        let shared = pace.clone();
+        assert!(!pace.unpacks(10 * MB, History::Unknown) && !shared.unpacks(30 * MB, History::Unknown));
+        let chosen = pace.chosen();
+        assert_eq!((chosen.len(), chosen[0].method, chosen[0].used), (1, Method::Archives, false));
+        assert_eq!(chosen[0].bytes, 40 * MB);
+        assert!(chosen[0].seconds.plainly < chosen[0].seconds.by_method);
+    }
+}
