@@ -93,6 +93,8 @@ pub struct Config {
     pub verify_days: u64,
     /// Minutes after which an unused space is closed; 0 for never.
     pub idle_minutes: u64,
+    /// Seconds in which nobody uses the proxy until it takes archives apart that crossed as they are; 0 for never.
+    pub improve_after_seconds: u64,
     /// Destinations by name.
     pub destinations: BTreeMap<DestinationName, DestinationConfig>,
     /// Commands that follow deliveries, by name.
@@ -116,6 +118,7 @@ impl Default for Config {
             cache_hours: store.cached_for.as_secs() / HOUR,
             verify_days: 7,
             idle_minutes: 10,
+            improve_after_seconds: 30,
             destinations: BTreeMap::new(),
             hooks: BTreeMap::new(),
             webhooks: BTreeMap::new(),
@@ -269,6 +272,7 @@ impl Config {
             collect_every: every(self.collect_minutes, Duration::from_secs(60)),
             verify_every: every(self.verify_days, DAY),
             idle_after: every(self.idle_minutes, Duration::from_secs(60)),
+            improve_after: every(self.improve_after_seconds, Duration::from_secs(1)),
             ..MaintenanceOptions::default()
         }
     }

@@ -76,6 +76,13 @@ pub fn hashes(bytes: usize) {
     }
 }
 
+/// Lets everything else on the machine go before this thread, and before those that it starts.
+pub fn gives_way() {
+    let lowest = 19;
+    // Where it may not be, the thread works as others do.
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), lowest);
+}
+
 /// Starts one thread.
 ///
 /// # Errors

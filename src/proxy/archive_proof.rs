@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Mutex;
 
-use crate::restore::{Archive, ChunkSource, Error, each_archive, write_archive};
+use crate::restore::{Archive, ChunkReader, ChunkSource, Error, each_archive, write_archive};
 use crate::store::{ArchivesStored, FaultInjection, Store, StoreReader};
-use format::chunking::Cutter;
+use format::chunking::{Cutter, Profile};
 use format::manifest::{EntryPath, Root};
 use format::recipe::{ChunkRef, ContentHasher};
 use ground::ids::ReleaseId;
@@ -59,25 +59,16 @@ pub fn prove(
         proof.bytes += size;
         let cache = store.rebuilt().filter(|_| keep);
         let mut keeping = cache.and_then(|cache| cache.keep(&container.artifact, size));
-        let (mut cutter, mut content) = (Cutter::new(root.profile), ContentHasher::default());
-        let mut take = |chunk: &[u8]| content.push(&ChunkRef::of(chunk));
-        let rebuilt = write_archive(archive, &mut chunk_reader, &Permits::default(), &mut |bytes| {
+        let is_rebuilt = is_rebuilt(archive, root.profile, &mut chunk_reader, &mut |bytes| {
             alive();
-            cutter.push(bytes, &mut take);
             if let Some(keeping) = &mut keeping {
                 keeping.write(bytes);
             }
-            Ok(())
-        });
-        cutter.finish(&mut take);
-        let is_other = container.content.is_some_and(|named| named != content.finish());
-        let mistake = is_other || store.injects(FaultInjection::OtherArchives);
-        match (rebuilt, keeping) {
-            (Ok(()), _) if mistake => proof.failed = Some(path.clone()),
-            (Err(Error::OtherArtifact(path) | Error::Plan { path, .. }), _) => proof.failed = Some(path),
-            (Err(error), _) => return Err(error),
-            (Ok(()), Some(keeping)) => keeping.end(),
-            (Ok(()), None) => {}
+        })?;
+        if !is_rebuilt || store.injects(FaultInjection::OtherArchives) {
+            proof.failed = Some(path.clone());
+        } else if let Some(keeping) = keeping {
+            keeping.end();
         }
         Ok(())
     };
@@ -85,18 +76,46 @@ pub fn prove(
     Ok(proof)
 }
 
-/// Returns the archives of a release; none where it cannot be read.
+/// Rebuilds an archive, whose bytes `take` sees; returns whether it is what its recipe says.
+///
+/// # Errors
+/// A chunk that cannot be read.
+pub fn is_rebuilt(
+    archive: Archive<'_>,
+    profile: Profile,
+    reader: &mut dyn ChunkReader,
+    take: &mut dyn FnMut(&[u8]),
+) -> Result<bool, Error> {
+    let (mut cutter, mut content) = (Cutter::new(profile), ContentHasher::default());
+    let mut add = |chunk: &[u8]| content.push(&ChunkRef::of(chunk));
+    let rebuilt = write_archive(archive, reader, &Permits::default(), &mut |bytes| {
+        take(bytes);
+        cutter.push(bytes, &mut add);
+        Ok(())
+    });
+    cutter.finish(&mut add);
+    match rebuilt {
+        Ok(()) => Ok(archive.container.content.is_none_or(|named| named == content.finish())),
+        Err(Error::OtherArtifact(_) | Error::Plan { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns the unpacked archives of a release; none where it cannot be read.
 fn archives_of(store: &Store, release: &ReleaseId) -> HashSet<blake3::Hash> {
     let mut known = HashSet::new();
-    let Ok(root) = store.root(release) else { return known };
-    let each = &mut |archive: Archive<'_>| {
-        known.insert(fingerprint(archive));
-        Ok(())
-    };
-    match each_archive(&root, &mut StoreReader::new(store), each) {
-        Ok(()) => known,
-        Err(_) => HashSet::new(),
+    for root in store.records().roots(release).unwrap_or_default() {
+        let Ok(root) = store.root_at(&root) else { continue };
+        let mut found = Vec::new();
+        let each = &mut |archive: Archive<'_>| {
+            found.push(fingerprint(archive));
+            Ok(())
+        };
+        if each_archive(&root, &mut StoreReader::new(store), each).is_ok() {
+            known.extend(found);
+        }
     }
+    known
 }
 
 /// Hashes the inputs that decide what an archive is rebuilt to.

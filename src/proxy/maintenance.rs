@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use super::{Error, Granted, Shared};
+use super::{Error, Granted, Shared, improvement, taking};
 use crate::delivery::destination::{self, Destination, KeptCopy};
 use crate::restore::{self, ChunkSource, OutsideLinks};
 use crate::store;
@@ -21,6 +21,7 @@ use format::recipe::Recipe;
 use format::record::Record;
 use ground::faults::{Fault, Faulty};
 use ground::ids::{AppName, ChunkId, ReleaseId, Selector, SpaceName};
+use ground::threads;
 use protocol::token::Action;
 use protocol::wire::{Answer, Operation, Refusal};
 
@@ -40,6 +41,8 @@ pub struct MaintenanceOptions {
     pub verify_bytes_per_second: u64,
     /// The idle time after which a space is closed; none for never.
     pub idle_after: Option<Duration>,
+    /// The idle time of all spaces after which archives are taken apart; none for never.
+    pub improve_after: Option<Duration>,
     /// The time between two looks for reported damage and idle spaces; 5 s.
     pub look_every: Duration,
     /// The time that a stopping proxy may spend on verifying and repairing the spaces it used that are not known to be
@@ -56,6 +59,7 @@ impl Default for MaintenanceOptions {
             verify_every: None,
             verify_bytes_per_second: 16 * 1024 * 1024,
             idle_after: None,
+            improve_after: None,
             look_every: Duration::from_secs(5),
             mend_at_end: None,
         }
@@ -88,7 +92,8 @@ pub struct Maintenance(Option<(Sender<()>, JoinHandle<()>)>);
 impl Maintenance {
     /// Starts the thread, where there is anything for it to do.
     pub fn start(shared: &Arc<Shared>, options: &MaintenanceOptions) -> Result<Self, Error> {
-        if options.collect_every.or(options.verify_every).or(options.idle_after).is_none() {
+        let idle = options.idle_after.or(options.improve_after);
+        if options.collect_every.or(options.verify_every).or(idle).is_none() {
             return Ok(Self(None));
         }
         let (stop, stopped) = channel();
@@ -110,6 +115,9 @@ impl Maintenance {
                 }
                 let Some(shared) = Weak::upgrade(&shared) else { break };
                 look(&shared, options.idle_after);
+                if let Some(after) = options.improve_after {
+                    improve(&shared, after);
+                }
                 if due(options.collect_every, collected).is_some_and(|due| due <= Instant::now()) {
                     // In a space that nobody has used, nothing new expires or becomes garbage.
                     let used = shared.spaces.take_used();
@@ -171,6 +179,33 @@ fn look(shared: &Shared, idle_after: Option<Duration>) {
     }
     if let Some(after) = idle_after {
         shared.spaces.close_idle(after);
+    }
+}
+
+/// Improves the open spaces, as long as nobody uses any.
+fn improve(shared: &Shared, after: Duration) {
+    // Held one at a time: what is held is not idle.
+    let stores: Vec<Weak<Store>> = shared.spaces.opened().iter().map(Arc::downgrade).collect();
+    for store in stores {
+        let Some(store) = store.upgrade() else { continue };
+        let is_idle = || !shared.stopping.load(Ordering::Relaxed) && shared.spaces.are_idle(after, &store);
+        if !is_idle() || !store.is_whole() {
+            continue;
+        }
+        let pending = shared.deliveries.pending(store.records().space());
+        let improved = std::thread::scope(|scope| {
+            let work = || {
+                threads::gives_way();
+                improvement::improve(&store, &pending, &is_idle)
+            };
+            threads::start(scope, work).map(ScopedJoinHandle::join)
+        });
+        match improved {
+            Ok(Ok(Ok(_) | Err(taking::Error::Stopping))) => {}
+            Ok(Ok(Err(error))) => tracing::warn!(%error, "archives were not taken apart; it is tried again"),
+            Ok(Err(_)) => tracing::error!("taking archives apart panicked; it is tried again"),
+            Err(error) => tracing::warn!(%error, "archives were not taken apart; it is tried again"),
+        }
     }
 }
 

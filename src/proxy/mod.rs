@@ -20,6 +20,8 @@ mod store_view;
 mod current_token;
 mod granted;
 mod spaces;
+mod taking;
+mod improvement;
 mod maintenance;
 mod prime;
 mod promotion;

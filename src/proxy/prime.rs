@@ -1,20 +1,13 @@
 //! Fills the cache with what a destination holds: read, cut and stored here, as a push of it into the cache would.
 
-use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
 use super::Granted;
 use super::audit::Entry;
-use crate::agent::scan::{self, Archives, LastOpened, Reader, Scan, Selection};
-use crate::ledger::Lease;
-use crate::store::{self, Store};
-use delta::compression::{Compressor, LEVEL_DEFAULT};
-use delta::similar::Sketch;
+use super::taking::{Error, Taking};
+use crate::agent::scan::{Archives, Reader, Selection};
 use format::chunking::Profile;
-use format::manifest::SegmentIndex;
-use format::pack::{Frame, FrameEnd, FrameKind, Framer};
-use format::recipe::ChunkRef;
-use ground::faults::{Fault, Faulty, faulty};
+use ground::faults::{Fault, Faulty};
 use ground::ids::{AppName, DestinationName};
 use ground::monitor::Silent;
 use protocol::token::Action;
@@ -22,35 +15,6 @@ use protocol::wire::{Primed, Refusal};
 
 /// Workers that read and cut files: a proxy serves pushes meanwhile.
 const THREADS: usize = 1;
-
-/// Why nothing was taken.
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    /// The files.
-    #[error(transparent)]
-    Scan(#[from] scan::Error),
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] store::Error),
-    /// The manifest.
-    #[error(transparent)]
-    Manifest(#[from] format::manifest::Error),
-    /// What a service has can be copied nowhere.
-    #[error("no folder can be made beside the store: {0}")]
-    Space(std::io::Error),
-    /// The proxy stops.
-    #[error("the proxy stops")]
-    Stopping,
-    /// It took so long that chunks may have been collected.
-    #[error("the content took too long to read, and some of it was collected meanwhile")]
-    Lapsed,
-}
-
-faulty! {
-    Error passes on Scan, Store, Manifest;
-    Self::Space(error) => Fault::of_io(error);
-    Self::Stopping | Self::Lapsed => Fault::Retry, "prime again: stored content is not stored twice";
-}
 
 /// Takes what a destination holds of an application into the cache.
 ///
@@ -119,78 +83,4 @@ pub fn prime(granted: &Granted, app: &AppName, destination: &DestinationName) ->
     shared.audit.write(&Entry { destinations, ..Entry::of(&granted.grant, "prime", app, release) });
     let (files, bytes, unseen_bytes) = (totals.files, totals.bytes, taking.unseen_bytes);
     Ok(Primed { release, files, bytes, unseen_bytes, until })
-}
-
-/// Stores what the store lacks of a scan.
-struct Taking<'a> {
-    store: &'a Store,
-    lease: Lease,
-    compressor: Compressor,
-    taken: HashSet<ChunkRef>,
-    unseen_bytes: u64,
-}
-
-impl<'a> Taking<'a> {
-    fn begin(store: &'a Store) -> Result<Self, Error> {
-        let (lease, compressor) = (store.lease()?, Compressor::new(LEVEL_DEFAULT));
-        Ok(Self { store, lease, compressor, taken: HashSet::new(), unseen_bytes: 0 })
-    }
-
-    /// Stores the content and the manifest of a scan, segment by segment.
-    fn take(&mut self, scan: &Scan, is_stopping: impl Fn() -> bool) -> Result<(), Error> {
-        let mut last = LastOpened::default();
-        for index in SegmentIndex::range(0..scan.segments.len()) {
-            if is_stopping() {
-                return Err(Error::Stopping);
-            }
-            self.lease.renew();
-            let mut chunks = Vec::new();
-            for located in scan.spool.chunks(index)? {
-                let chunk = located.chunk;
-                if self.lacks(&chunk)? {
-                    let mut plain = Vec::new();
-                    located.read_verified(&mut last, &mut plain)?;
-                    chunks.push((chunk, plain));
-                }
-            }
-            self.unseen_bytes += chunks.iter().map(|(chunk, _)| u64::from(chunk.bytes)).sum::<u64>();
-            let sketches =
-                chunks.iter().filter_map(|(chunk, plain)| Some((chunk.id.into(), Sketch::of(plain)?)));
-            self.store.sketches().insert(sketches);
-            self.keep(FrameKind::Content, FrameEnd::Reached, &chunks)?;
-            let segment = scan.spool.segment(index).map_err(scan::Error::from)?;
-            self.keep_manifest(vec![segment])?;
-        }
-        let root = &scan.root;
-        let mut nodes = Vec::new();
-        root.over(scan.segments.clone(), |node| nodes.push(node.bytes))?;
-        nodes.push(root.encode());
-        self.keep_manifest(nodes)
-    }
-
-    /// Returns whether the store lacks a chunk, which is then taken.
-    fn lacks(&mut self, chunk: &ChunkRef) -> Result<bool, Error> {
-        Ok(!self.store.holds(chunk)? && self.taken.insert(*chunk))
-    }
-
-    fn keep_manifest(&mut self, parts: Vec<Vec<u8>>) -> Result<(), Error> {
-        let mut lacking = Vec::new();
-        for part in parts {
-            let chunk = ChunkRef::of(&part);
-            if self.lacks(&chunk)? {
-                lacking.push((chunk, part));
-            }
-        }
-        self.keep(FrameKind::Manifest, FrameEnd::Below, &lacking)
-    }
-
-    fn keep(&mut self, kind: FrameKind, end: FrameEnd, chunks: &[(ChunkRef, Vec<u8>)]) -> Result<(), Error> {
-        let (store, lease) = (self.store, &self.lease);
-        let framer = Framer::new(kind, end, &mut self.compressor);
-        framer.frame_all(chunks.iter().map(|(chunk, bytes)| (*chunk, bytes.as_slice())), |frame: Frame| {
-            lease.brought(frame.payload.len() as u64);
-            store.append(&frame)?;
-            Ok(())
-        })
-    }
 }

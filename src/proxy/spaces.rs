@@ -134,6 +134,19 @@ impl Spaces {
         }
     }
 
+    /// Returns whether nobody has used any space for a time, but who holds `own` once.
+    pub fn are_idle(&self, after: Duration, own: &Arc<Store>) -> bool {
+        let now = Instant::now();
+        let slots: Vec<Arc<Slot>> = self.slots().values().map(Arc::clone).collect();
+        slots.iter().all(|slot| {
+            // Somebody opens or closes it.
+            let Ok(held) = slot.store.try_lock() else { return false };
+            let Some(store) = &*held else { return true };
+            let holders = Arc::strong_count(store) - usize::from(Arc::ptr_eq(store, own));
+            holders <= 1 && now.duration_since(*slot.used()) >= after
+        })
+    }
+
     /// Closes the spaces that nobody has used for `idle`.
     pub fn close_idle(&self, after: Duration) {
         let now = Instant::now();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::restore::{self, ChunkSource};
 use crate::store::{self, Store};
-use format::manifest::Item;
+use format::manifest::{Item, Root};
 use format::pack::FrameKind;
 use format::record::Record;
 use ground::ids::{AppName, ChunkId, ReleaseId, UserName};
@@ -105,8 +105,7 @@ fn of_releases(store: &Store, records: &[Record], add: &mut impl FnMut(u32)) -> 
     let mut chunks: HashMap<ChunkId, u32> = HashMap::new();
     let mut reader = store.reader();
     let distinct: HashSet<ReleaseId> = records.iter().map(|record| record.release).collect();
-    for release in distinct {
-        let root = store.root(&release).map_err(restore::Error::from)?;
+    for root in roots(store, &distinct)? {
         restore::walk::<restore::Error>(&root, reader.as_mut(), &mut |item| {
             if let Item::Chunk(chunk) = item {
                 chunks.insert(chunk.id, chunk.bytes);
@@ -130,14 +129,24 @@ fn of_releases(store: &Store, records: &[Record], add: &mut impl FnMut(u32)) -> 
     Ok(stored)
 }
 
+/// Returns the roots of all manifests of some releases.
+fn roots(store: &Store, releases: &HashSet<ReleaseId>) -> Result<Vec<Root>, Error> {
+    let mut roots = Vec::new();
+    for release in releases {
+        for id in store.records().roots(release).map_err(restore::Error::from)? {
+            roots.push(store.root_at(&id).map_err(restore::Error::from)?);
+        }
+    }
+    Ok(roots)
+}
+
 /// Counts the distinct archives of some releases.
 fn archives(store: &Store, records: &[Record]) -> Result<ArchiveStatistics, Error> {
     let distinct: HashSet<ReleaseId> = records.iter().map(|record| record.release).collect();
     let (mut reader, mut seen) = (store.reader(), HashSet::new());
     let mut plans = store.reader();
     let (mut counts, mut methods) = (ArchiveStatistics::default(), HashMap::new());
-    for release in distinct {
-        let root = store.root(&release).map_err(restore::Error::from)?;
+    for root in roots(store, &distinct)? {
         restore::each_archive(&root, reader.as_mut(), &mut |archive| {
             if seen.insert(archive.container.artifact) {
                 counts.files += 1;

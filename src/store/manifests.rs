@@ -69,6 +69,36 @@ impl Store {
         Ok(self.records.ledger.apply(&[Change::Put { key, value: manifests.encode() }])?)
     }
 
+    /// Returns the root of the manifest that has a release's archives as they are, where no other was made yet.
+    pub fn packed_only(&self, release: &ReleaseId) -> Option<ChunkId> {
+        let manifests = self.records.manifests(release).ok().flatten()?;
+        manifests.packed.filter(|_| manifests.unpacked.is_none())
+    }
+
+    /// Returns the root of the manifest that has some of a release's archives unpacked, where there is one.
+    pub fn unpacked(&self, release: &ReleaseId) -> Option<ChunkId> {
+        self.records.manifests(release).ok().flatten()?.unpacked
+    }
+
+    /// Forgets the manifest that has a release's archives as they are, where there is one that has some unpacked: collecting then
+    /// frees their packed bytes.
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub fn forget_packed(&self, release: &ReleaseId) -> Result<()> {
+        let _turn = self.records.turn_of_manifests();
+        match self.records.manifests(release) {
+            Ok(Some(manifests @ ReleaseManifests { packed: Some(packed), unpacked: Some(unpacked) }))
+                if packed != unpacked =>
+            {
+                let key = self.records.manifests_key(release);
+                let manifests = ReleaseManifests { packed: None, ..manifests };
+                Ok(self.records.ledger.apply(&[Change::Put { key, value: manifests.encode() }])?)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Forgets the manifests of releases whose roots are all gone. Returns their number.
     ///
     /// # Errors

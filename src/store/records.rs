@@ -76,6 +76,11 @@ impl Records {
         Ok(records)
     }
 
+    /// Returns the space.
+    pub fn space(&self) -> &SpaceName {
+        &self.space
+    }
+
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Known> {
         self.memory.read().unpoisoned()
     }

@@ -92,6 +92,7 @@ fn every_key_of_a_configuration_is_documented_and_no_other() {
         ("`collect_minutes`", defaults.collect_minutes),
         ("`verify_days`", defaults.verify_days),
         ("`idle_minutes`", defaults.idle_minutes),
+        ("`improve_after_seconds`", defaults.improve_after_seconds),
     ] {
         assert_eq!(meaning(all, key)[2], default.to_string(), "{key}");
     }

@@ -33,6 +33,7 @@ mod explain;
 mod flow;
 mod growing;
 mod hostile;
+mod improving;
 mod kill;
 mod ledgers;
 mod lying_proxy;

@@ -1,0 +1,136 @@
+//! Stores what the store lacks of files on this machine, under a lease.
+
+use std::collections::HashSet;
+
+use crate::agent::scan::{self, LastOpened, Scan};
+use crate::ledger::Lease;
+use crate::restore;
+use crate::store::{self, Store};
+use delta::compression::{Compressor, LEVEL_DEFAULT};
+use delta::similar::Sketch;
+use format::manifest::{NodeRef, Root, SegmentIndex};
+use format::pack::{Frame, FrameEnd, FrameKind, Framer};
+use format::recipe::ChunkRef;
+use ground::faults::{Fault, faulty};
+
+/// Why nothing was taken.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// The files.
+    #[error(transparent)]
+    Scan(#[from] scan::Error),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The manifest.
+    #[error(transparent)]
+    Manifest(#[from] format::manifest::Error),
+    /// There is no place for temporary files.
+    #[error("no room can be made beside the store: {0}")]
+    Space(std::io::Error),
+    /// What was taken cannot be read.
+    #[error(transparent)]
+    Restore(#[from] restore::Error),
+    /// The proxy stops, or has something else to do.
+    #[error("the proxy stops")]
+    Stopping,
+    /// It took so long that chunks may have been collected.
+    #[error("the content took too long to read, and some of it was collected meanwhile")]
+    Lapsed,
+}
+
+faulty! {
+    Error passes on Scan, Store, Manifest, Restore;
+    Self::Space(error) => Fault::of_io(error);
+    Self::Stopping | Self::Lapsed => Fault::Retry, "prime again: stored content is not stored twice";
+}
+
+/// Stores what the store lacks of a scan.
+pub(super) struct Taking<'a> {
+    store: &'a Store,
+    /// Keeps what was taken, until something names it.
+    pub lease: Lease,
+    compressor: Compressor,
+    taken: HashSet<ChunkRef>,
+    /// Plain bytes of the content that the store lacked.
+    pub unseen_bytes: u64,
+}
+
+impl<'a> Taking<'a> {
+    /// Begins with a lease.
+    pub fn begin(store: &'a Store) -> Result<Self, Error> {
+        let (lease, compressor) = (store.lease()?, Compressor::new(LEVEL_DEFAULT));
+        Ok(Self { store, lease, compressor, taken: HashSet::new(), unseen_bytes: 0 })
+    }
+
+    /// Stores the content and the manifest of a scan, segment by segment.
+    pub fn take(&mut self, scan: &Scan, is_stopping: impl Fn() -> bool) -> Result<(), Error> {
+        self.take_content(scan, is_stopping)?;
+        for index in SegmentIndex::range(0..scan.segments.len()) {
+            let segment = scan.spool.segment(index).map_err(scan::Error::from)?;
+            self.take_manifest(vec![segment])?;
+        }
+        self.take_root(&scan.root, scan.segments.clone())
+    }
+
+    /// Stores the nodes above some segments, and their root.
+    pub fn take_root(&mut self, root: &Root, segments: Vec<NodeRef>) -> Result<(), Error> {
+        let mut nodes = Vec::new();
+        root.over(segments, |node| nodes.push(node.bytes))?;
+        nodes.push(root.encode());
+        self.take_manifest(nodes)
+    }
+
+    /// Stores the content of a scan.
+    pub fn take_content(&mut self, scan: &Scan, is_stopping: impl Fn() -> bool) -> Result<(), Error> {
+        let mut last = LastOpened::default();
+        for index in SegmentIndex::range(0..scan.segments.len()) {
+            if is_stopping() {
+                return Err(Error::Stopping);
+            }
+            self.lease.renew();
+            let mut chunks = Vec::new();
+            for located in scan.spool.chunks(index)? {
+                let chunk = located.chunk;
+                if self.lacks(&chunk)? {
+                    let mut plain = Vec::new();
+                    located.read_verified(&mut last, &mut plain)?;
+                    chunks.push((chunk, plain));
+                }
+            }
+            self.unseen_bytes += chunks.iter().map(|(chunk, _)| u64::from(chunk.bytes)).sum::<u64>();
+            let sketches =
+                chunks.iter().filter_map(|(chunk, plain)| Some((chunk.id.into(), Sketch::of(plain)?)));
+            self.store.sketches().insert(sketches);
+            self.keep(FrameKind::Content, FrameEnd::Reached, &chunks)?;
+        }
+        Ok(())
+    }
+
+    /// Returns whether the store lacks a chunk, which is then taken.
+    fn lacks(&mut self, chunk: &ChunkRef) -> Result<bool, Error> {
+        Ok(!self.store.holds(chunk)? && self.taken.insert(*chunk))
+    }
+
+    /// Stores parts of a manifest.
+    pub fn take_manifest(&mut self, parts: Vec<Vec<u8>>) -> Result<(), Error> {
+        let mut lacking = Vec::new();
+        for part in parts {
+            let chunk = ChunkRef::of(&part);
+            if self.lacks(&chunk)? {
+                lacking.push((chunk, part));
+            }
+        }
+        self.keep(FrameKind::Manifest, FrameEnd::Below, &lacking)
+    }
+
+    fn keep(&mut self, kind: FrameKind, end: FrameEnd, chunks: &[(ChunkRef, Vec<u8>)]) -> Result<(), Error> {
+        let (store, lease) = (self.store, &self.lease);
+        let framer = Framer::new(kind, end, &mut self.compressor);
+        framer.frame_all(chunks.iter().map(|(chunk, bytes)| (*chunk, bytes.as_slice())), |frame: Frame| {
+            lease.brought(frame.payload.len() as u64);
+            store.append(&frame)?;
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,115 @@
+//! Archives that crossed as they are are taken apart while nobody uses the proxy.
+
+use std::path::Path;
+use std::time::Duration;
+
+use whit::agent::push::PushOptions;
+use whit::store::Pass;
+
+use crate::archives::zip;
+use crate::trees::{assert_same, noise, text, write};
+use crate::world::{World, push_options, within};
+
+/// Starts a proxy that improves at once.
+fn start() -> World {
+    World::start_with(|options| {
+        options.maintenance.improve_after = Some(Duration::from_millis(50));
+        options.maintenance.look_every = Duration::from_millis(20);
+    })
+}
+
+fn tree(folder: &Path, build: u64) {
+    let members = vec![
+        ("core.js", text(1, 300_000)),
+        ("data.bin", noise(2, 60_000)),
+        ("view.js", [text(3, 150_000), text(100 + build, 500), text(4, 150_000)].concat()),
+    ];
+    write(folder, "app.jar", zip(&members, true));
+    // Of this one nothing can be unpacked.
+    write(folder, "stored.zip", zip(&[("noise", noise(build + 7, 40_000))], false));
+    write(folder, "README", format!("Build {build}."));
+}
+
+fn raw(app: &str, source: &Path) -> PushOptions {
+    PushOptions { raw: true, ..push_options(app, source) }
+}
+
+/// Waits until the store of a proxy that runs no longer changes, and has `manifests` of releases.
+async fn settled(world: &World, manifests: usize) {
+    let folder = world.space().join("manifests");
+    let bytes = || -> Vec<u64> {
+        let entries = std::fs::read_dir(&folder).into_iter().flatten();
+        entries.map(|entry| entry.expect("an entry").metadata().map_or(0, |found| found.len())).collect()
+    };
+    // A list of two roots takes 35 bytes more than one of one.
+    while bytes().iter().filter(|bytes| **bytes > 80).count() < manifests {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_crossed_as_it_is_is_built_on_by_pushes_that_unpack() {
+    within(async {
+        let mut world = start();
+        let source = world.path("tree");
+        tree(&source, 0);
+        let first = world.push_with(&raw("app", &source)).await;
+        settled(&world, 1).await;
+        // The same release, without a byte.
+        let again = world.push_with(&push_options("app", &source)).await;
+        assert!(again.unchanged && again.release == first.release && again.archives.files == 1, "{again:?}");
+        assert_eq!(again.bytes.sent, 0);
+        // An agent without memory sends what changed inside.
+        tree(&source, 1);
+        let second = world.push_with(&push_options("app", &source)).await;
+        assert!(second.bytes.sent < 60_000, "{second:?}");
+        let copy = world.path("copy");
+        world.pull("app", &copy).await.expect("pulled");
+        assert_same(&source, &copy);
+        world.pull(&format!("app@{}", first.release), &world.path("first")).await.expect("pulled");
+        world.stop().await;
+        let store = world.store();
+        assert!(whit::store::verify_releases(&store).expect("verified").is_empty());
+        let pass = Pass { repair: false, duration_max: None, bytes_per_second: None };
+        let verified = whit::store::verify_packs(&store, pass, &false.into()).expect("verified");
+        assert!(verified.damaged.is_empty(), "{verified:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn packed_bytes_of_earlier_releases_go_and_their_archives_come_out_bit_for_bit() {
+    within(async {
+        let mut world = start();
+        let source = world.path("tree");
+        let mut pushed = Vec::new();
+        for build in 0..4 {
+            tree(&source, build);
+            pushed.push(world.push_with(&raw("app", &source)).await.release);
+            settled(&world, usize::min(build as usize + 1, 2)).await;
+        }
+        // The third is the one before the current one; the first two are stored unpacked alone.
+        world.stop().await;
+        let store = world.store();
+        let packed: Vec<bool> =
+            pushed.iter().map(|release| store.records().roots(release).expect("listed").len() == 2).collect();
+        assert_eq!(packed, [false, false, true, true]);
+        let before = store.stored_bytes().expect("counted");
+        drop(store);
+        world.again();
+        for (build, release) in pushed.iter().enumerate() {
+            tree(&source, build as u64);
+            let copy = world.path(&format!("copy {build}"));
+            world.pull(&format!("app@{release}"), &copy).await.expect("pulled");
+            assert_same(&source, &copy);
+        }
+        world.stop().await;
+        let store = world.store();
+        for _ in 0..2 {
+            whit::store::collect(&store, &Vec::new, false, &false.into()).expect("collected");
+        }
+        assert!(store.stored_bytes().expect("counted") <= before);
+        assert!(whit::store::verify_releases(&store).expect("verified").is_empty());
+    })
+    .await;
+}
