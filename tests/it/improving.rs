@@ -3,6 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
+use format::release_manifests::ReleaseManifests;
+use ground::ids::ReleaseId;
+use whit::agent::Effort;
 use whit::agent::push::PushOptions;
 use whit::store::Pass;
 
@@ -34,15 +37,18 @@ fn raw(app: &str, source: &Path) -> PushOptions {
     PushOptions { raw: true, ..push_options(app, source) }
 }
 
-/// Waits until the store of a proxy that runs no longer changes, and has `manifests` of releases.
-async fn settled(world: &World, manifests: usize) {
-    let folder = world.space().join("manifests");
-    let bytes = || -> Vec<u64> {
-        let entries = std::fs::read_dir(&folder).into_iter().flatten();
-        entries.map(|entry| entry.expect("an entry").metadata().map_or(0, |found| found.len())).collect()
+fn unpacking(app: &str, source: &Path) -> PushOptions {
+    PushOptions { effort: Effort::Bytes, ..push_options(app, source) }
+}
+
+/// Waits until a release of a running proxy has so many manifests.
+async fn wait_for_manifests(world: &World, release: ReleaseId, count: usize) {
+    let file = world.space().join("manifests").join(format!("{release}.manifests"));
+    let counted = || {
+        let value = std::fs::read(&file).ok().and_then(|bytes| ReleaseManifests::decode(&bytes).ok());
+        value.map_or(0, |manifests| manifests.roots().count())
     };
-    // A list of two roots takes 35 bytes more than one of one.
-    while bytes().iter().filter(|bytes| **bytes > 80).count() < manifests {
+    while counted() != count {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -54,14 +60,14 @@ async fn what_crossed_as_it_is_is_built_on_by_pushes_that_unpack() {
         let source = world.path("tree");
         tree(&source, 0);
         let first = world.push_with(&raw("app", &source)).await;
-        settled(&world, 1).await;
+        wait_for_manifests(&world, first.release, 2).await;
         // The same release, without a byte.
-        let again = world.push_with(&push_options("app", &source)).await;
+        let again = world.push_with(&unpacking("app", &source)).await;
         assert!(again.unchanged && again.release == first.release && again.archives.files == 1, "{again:?}");
         assert_eq!(again.bytes.sent, 0);
         // An agent without memory sends what changed inside.
         tree(&source, 1);
-        let second = world.push_with(&push_options("app", &source)).await;
+        let second = world.push_with(&unpacking("app", &source)).await;
         assert!(second.bytes.sent < 60_000, "{second:?}");
         let copy = world.path("copy");
         world.pull("app", &copy).await.expect("pulled");
@@ -85,8 +91,12 @@ async fn packed_bytes_of_earlier_releases_go_and_their_archives_come_out_bit_for
         let mut pushed = Vec::new();
         for build in 0..4 {
             tree(&source, build);
-            pushed.push(world.push_with(&raw("app", &source)).await.release);
-            settled(&world, usize::min(build as usize + 1, 2)).await;
+            let receipt = world.push_with(&raw("app", &source)).await;
+            wait_for_manifests(&world, receipt.release, 2).await;
+            pushed.push(receipt.release);
+        }
+        for release in &pushed[..2] {
+            wait_for_manifests(&world, *release, 1).await;
         }
         // The third is the one before the current one; the first two are stored unpacked alone.
         world.stop().await;
