@@ -276,7 +276,7 @@ async fn fetch_aside(
     let aside = tempfile::tempdir_in(folder).map_err(|source| cannot_write(folder, &source))?;
     let store = Arc::new(LazyStore::new(aside.path().join("store"), store::Options::PASSING));
     let monitor = monitor(output, "fetching");
-    let present = Arc::new(DirectoryChunks::default());
+    let present = Arc::new(DirectoryChunks::default().into());
     let fetching = fetch(session, release, &present, &store, FetchOptions::default(), &monitor);
     let fetched = watched(session, &*monitor, fetching).await?;
     Ok(Aside { fetched, store, folder: aside })

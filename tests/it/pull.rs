@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 
@@ -76,6 +76,38 @@ async fn a_pull_of_what_is_there_writes_nothing_and_one_of_what_was_changed_does
         assert!(!pull().await.unchanged);
         assert_same(&tree, &target);
         assert!(pull().await.unchanged);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_is_noted_as_read_and_what_is_new_comes_all_the_same() {
+    within(async {
+        let world = World::start();
+        let (tree, target) = (world.path("tree"), world.path("target"));
+        some_tree(&tree, 1);
+        world.push("web", &tree).await;
+        let pull = async || world.pull("web", &target).await.expect("pulled").unchanged;
+        assert!(!pull().await);
+        let mark = world.path(".target.whit/pulled");
+        let read = || fs::metadata(&mark).and_then(|mark| mark.modified()).expect("a mark");
+        let set = |time| {
+            let file = fs::File::options().write(true).open(&mark).expect("a mark");
+            file.set_modified(time).expect("set");
+        };
+        let day = Duration::from_secs(24 * 3600);
+        for days in [6, 8] {
+            let before = SystemTime::now() - days * day;
+            set(before);
+            // It was written so lately that its times do not tell, so that it is read in any case.
+            assert!(pull().await);
+            assert!(read().elapsed().is_ok_and(|age| age < day));
+        }
+        // What is new comes all the same.
+        write(&tree, "new", noise(9, 5000));
+        world.push("web", &tree).await;
+        assert!(!pull().await);
+        assert_same(&tree, &target);
     })
     .await;
 }

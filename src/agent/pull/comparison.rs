@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Statx};
 use rustix::io::Errno;
 
-use super::mark::{Beginning, Entries, FolderId, Placed, stat_of};
+use super::mark::{Entries, FolderId, Placed, stat_of};
 use crate::agent::Result;
 use crate::agent::memory::Stat;
 use disk::files::{self, Mount, OnPath};
@@ -30,8 +30,12 @@ pub(super) struct Differences {
     pub added: Vec<PathBuf>,
     /// Entries that a pull put there and that have other content now.
     pub edited: Vec<PathBuf>,
+    /// The number of entries that are gone.
+    pub gone: u64,
     /// The number of entries with only a changed mode.
     pub modes: u64,
+    /// The number of files that were read, as their looks do not tell.
+    pub read: u64,
     /// Mount points.
     pub mounts: Vec<PathBuf>,
     /// True if a pull put archives there that are stored unpacked.
@@ -41,8 +45,8 @@ pub(super) struct Differences {
 impl Differences {
     /// Returns whether there are none.
     pub fn is_none(&self) -> bool {
-        let Self { added, edited, modes, mounts, .. } = self;
-        added.is_empty() && edited.is_empty() && *modes == 0 && mounts.is_empty()
+        let Self { added, edited, gone, modes, mounts, .. } = self;
+        added.is_empty() && edited.is_empty() && *gone == 0 && *modes == 0 && mounts.is_empty()
     }
 }
 
@@ -53,7 +57,7 @@ impl Differences {
 pub(super) fn compare(place: &Path, placed: Option<&Placed>) -> Result<Differences> {
     let folder = files::open_folder(CWD, place).on("open", place)?;
     let mount = Mount::of_open(&folder).on("examine", place)?;
-    let recorded = placed.map(|placed| Ok::<_, crate::agent::Error>((placed.entries()?, placed.beginning)));
+    let recorded = placed.map(|placed| Ok::<_, crate::agent::Error>((placed.entries()?, placed.read)));
     let recorded = recorded.transpose()?;
     let mut comparison = Comparison { place, mount, recorded, found: Differences::default() };
     comparison.walk(folder)?;
@@ -72,7 +76,8 @@ pub(super) fn folder_id(place: &Path) -> Result<FolderId> {
 struct Comparison<'a> {
     place: &'a Path,
     mount: Mount,
-    recorded: Option<(Entries, Beginning)>,
+    /// What the last pull put there, and when it was last read.
+    recorded: Option<(Entries, i64)>,
     found: Differences,
 }
 
@@ -111,6 +116,7 @@ impl Comparison<'_> {
             }
             levels.push(self.level(folder, path, added)?);
         }
+        while self.pass()? {}
         Ok(())
     }
 
@@ -185,19 +191,27 @@ impl Comparison<'_> {
 
     /// Advances to `path` in the mark and returns the entry there, if any.
     fn recorded_at(&mut self, path: &[u8]) -> Result<Option<(Item, Stat)>> {
-        let Some((entries, _)) = &mut self.recorded else { return Ok(None) };
         loop {
+            let Some((entries, _)) = &mut self.recorded else { return Ok(None) };
             let ordering = match entries.peek()? {
                 None => return Ok(None),
                 Some((Item::Chunk(_) | Item::Linked, _)) => Ordering::Less,
                 Some((item, _)) => order(path_of(item), path),
             };
             match ordering {
-                Ordering::Less => drop(entries.next()?),
+                Ordering::Less => drop(self.pass()?),
                 Ordering::Equal => return entries.next(),
                 Ordering::Greater => return Ok(None),
             }
         }
+    }
+
+    /// Passes an item of the mark that is not met: an entry is gone. Returns false at the end.
+    fn pass(&mut self) -> Result<bool> {
+        let Some((entries, _)) = &mut self.recorded else { return Ok(false) };
+        let Some((item, _)) = entries.next()? else { return Ok(false) };
+        self.found.gone += u64::from(item.path().is_some());
+        Ok(true)
     }
 
     /// Returns whether a file still has the content that was put there.
@@ -208,15 +222,16 @@ impl Comparison<'_> {
         (item, stat): (&Item, &Stat),
         found: &Statx,
     ) -> Result<bool> {
-        let (Item::File { size, recipe, .. }, Some((entries, beginning))) = (item, &mut self.recorded) else {
+        let (Item::File { size, recipe, .. }, Some((entries, read))) = (item, &mut self.recorded) else {
             return Ok(false);
         };
         if found.stx_size != *size {
             return Ok(false);
         }
-        if is_same(stat, found) && stat.is_settled(beginning.began) {
+        if is_same(stat, found) && stat.is_settled(*read) {
             return Ok(true);
         }
+        self.found.read += 1;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         // One that may not be read may be anything.
         let Ok(file) = rustix::fs::openat(folder, name, flags, Mode::empty()) else { return Ok(false) };
@@ -247,8 +262,7 @@ impl Comparison<'_> {
         (target, stat): (&EntryPath, &Stat),
         found: &Statx,
     ) -> bool {
-        let is_settled =
-            self.recorded.as_ref().is_some_and(|(_, beginning)| stat.is_settled(beginning.began));
+        let is_settled = self.recorded.as_ref().is_some_and(|(_, read)| stat.is_settled(*read));
         if is_same(stat, found) && is_settled {
             return true;
         }

@@ -8,7 +8,7 @@ use crate::agent::pace::{Method, Pace};
 use crate::agent::{Error, Result, check_meant};
 use crate::restore::{self, ChunkReader as _, SourceError, check_fits};
 use format::manifest::{NodeRef, Reference, Root, SegmentName};
-use format::pack::{Frame, FrameKind};
+use format::pack::Frame;
 use format::recipe::ChunkRef;
 use format::record::Record;
 use ground::ids::{ReleaseId, Selector};
@@ -24,7 +24,7 @@ const EXECUTABLE_BYTES_USUAL: u64 = 4 * 1024 * 1024;
 pub struct FetchOptions {
     /// Where the release will be written; nothing is fetched unless there is room for it.
     pub place: Option<PathBuf>,
-    /// The release that needs no room, as it is there.
+    /// The release that is there: it needs no room, and nothing of it is fetched.
     pub holds: Option<ReleaseId>,
     /// The pace, where the link's rate is known. On a slow link executables cross by their functions, which takes both sides
     /// seconds.
@@ -38,7 +38,7 @@ pub(super) struct PullView<'a> {
     store: &'a LazyStore,
     reader: LocalReader<'a>,
     options: FetchOptions,
-    /// True if the directory holds the release that is pulled: no manifest need be kept to write it.
+    /// True if the directory holds the release that is pulled.
     is_held: bool,
     /// The last error, as the user is to see it.
     failed: Option<Error>,
@@ -54,6 +54,11 @@ impl<'a> PullView<'a> {
     ) -> Self {
         let reader = LocalReader::of(&LocalChunks { present, fetched: store });
         Self { asked, present, store, reader, options, is_held: false, failed: None }
+    }
+
+    /// Returns whether the directory holds the announced release: there is nothing to fetch.
+    pub fn is_held(&self) -> bool {
+        self.is_held
     }
 
     /// Returns the error that a failing view is the reason of.
@@ -109,9 +114,6 @@ impl StorageView for PullView<'_> {
     }
 
     fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {
-        if self.is_held && frame.kind == FrameKind::Manifest {
-            return Ok(());
-        }
         let kept = self.store.get().and_then(|store| store.append(&frame)).map(drop).map_err(Error::from);
         self.noted(kept)
     }
@@ -139,7 +141,7 @@ impl DirectoryView for PullView<'_> {
     }
 
     fn is_unkept(&mut self, segment: &NodeRef) -> Result<bool, Refusal> {
-        if self.is_held || self.present.segment(segment.name()).is_none() {
+        if self.present.segment(segment.name()).is_none() {
             return Ok(false);
         }
         let Some(store) = self.store.if_there() else { return Ok(true) };

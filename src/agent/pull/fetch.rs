@@ -10,14 +10,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::directory_view::{FetchOptions, PullView};
-use super::local_chunks::DirectoryChunks;
+use super::local_chunks::{DirectoryChunks, Present};
 use crate::agent::lazy_store::LazyStore;
 use crate::agent::{Error, Result, Session};
 use crate::net::blocking;
 use crate::net::link::{Receiver, Sender};
-use format::manifest::{NodeRef, Root};
+use format::manifest::Root;
 use format::record::Record;
-use ground::ids::Selector;
+use ground::ids::{ChunkId, Selector};
 use ground::limits::{PULL_PROGRESS_TIME_MAX, PULL_REQUESTS_OPEN};
 use ground::monitor::{Monitor, Phase};
 use ground::stall::Watch;
@@ -30,7 +30,7 @@ const REPLIES_AHEAD: usize = 4;
 /// How long to wait for the reason of a proxy that has refused: it is on its way.
 const HEAR_OUT: Duration = Duration::from_secs(5);
 
-/// A release whose chunks are all here.
+/// A release that the directory holds, or whose chunks are all here.
 #[derive(Debug)]
 pub struct Fetched {
     /// Its record at the proxy.
@@ -43,14 +43,15 @@ pub struct Fetched {
     pub bytes: u64,
 }
 
-/// Fetches the chunks and segments of a release that neither `present` nor `store` has, into `store`, and verifies all.
+/// Fetches the chunks and segments of a release that neither `present` nor `store` has, into `store`, and verifies all. Neither
+/// is looked at where the directory holds the release.
 ///
 /// # Errors
 /// The link, a refusal, no room, or a proxy that sends other content than it named.
 pub async fn fetch(
     session: &Session,
     selector: &Selector,
-    present: &Arc<DirectoryChunks>,
+    present: &Arc<Present>,
     store: &Arc<LazyStore>,
     options: FetchOptions,
     monitor: &Arc<dyn Monitor>,
@@ -65,7 +66,7 @@ pub async fn fetch(
     };
     match fetch.clone().run(session, true).await {
         // Chunks that came stay: only the manifest comes again, in full.
-        Err(Error::Push(protocol::Error::Mismatch)) if present.release().is_some() => {
+        Err(Error::Push(protocol::Error::Mismatch)) if present.root().is_some() => {
             fetch.run(session, false).await
         }
         fetched => fetched,
@@ -76,7 +77,7 @@ pub async fn fetch(
 #[derive(Clone)]
 struct Fetch {
     selector: Selector,
-    present: Arc<DirectoryChunks>,
+    present: Arc<Present>,
     store: Arc<LazyStore>,
     options: FetchOptions,
     monitor: Arc<dyn Monitor>,
@@ -86,7 +87,6 @@ impl Fetch {
     /// Pulls over one stream; by the release that the directory holds where `by_base` says so.
     async fn run(self, session: &Session, by_base: bool) -> Result<Fetched> {
         let have = self.present.root().filter(|_| by_base);
-        let base = if have.is_some() { self.present.release_segments().to_vec() } else { Vec::new() };
         let operation = Operation::Pull { release: self.selector.clone(), have };
         let (sender, receiver) = session.request(&operation).await?;
         let (replies_in, replies) = mpsc::channel(REPLIES_AHEAD);
@@ -95,19 +95,30 @@ impl Fetch {
         let _reader = Task(tokio::spawn(read(receiver, replies_in)));
         let mut writer = Task(tokio::spawn(write(sender, requests_in, session.renewals())));
         let talk = Talk { replies, requests, runtime: Handle::current() };
-        let fetched = blocking::start(move || self.converse(talk, base)).await??;
+        let fetched = blocking::start(move || self.converse(talk, have)).await??;
         (&mut writer.0).await.unwrap_or(Err(Error::Ended))?;
         Ok(fetched)
     }
 
-    /// Runs the state machine until the release is here whole and stored. Blocks.
-    fn converse(self, mut talk: Talk, base: Vec<NodeRef>) -> Result<Fetched> {
+    /// Runs the state machine until the release is here whole and stored, or turns out to be the one that is there. `have` is the
+    /// root that the request named. Blocks.
+    fn converse(self, mut talk: Talk, have: Option<ChunkId>) -> Result<Fetched> {
         let Self { selector, present, store, options, monitor } = self;
-        let mut view = PullView::new(&selector, &present, &store, options);
+        let mut next = Some(talk.reply()?);
+        let is_held =
+            matches!(&next, Some(PullReply::Release { record, .. }) if options.holds == Some(record.release));
+        let nothing = DirectoryChunks::default();
+        let chunks = if is_held { &nothing } else { present.chunks() };
+        if !is_held && have.is_some() && chunks.root() != have {
+            // It has changed since it was compared.
+            return Err(protocol::Error::Mismatch.into());
+        }
+        let base = if have.is_some() { chunks.release_segments().to_vec() } else { Vec::new() };
+        let mut view = PullView::new(&selector, chunks, &store, options);
         let mut machine = Agent::new(Window::default(), base);
         let mut shown = Counts::default();
-        while !machine.is_finished() {
-            let reply = talk.reply()?;
+        while !machine.is_finished() && !view.is_held() {
+            let reply = next.take().map_or_else(|| talk.reply(), Ok)?;
             let requests = machine.receive(reply, &mut view).map_err(|error| view.reason(error))?;
             for request in requests {
                 talk.ask(request)?;
@@ -121,7 +132,7 @@ impl Fetch {
             }
             shown = counts;
         }
-        let (record, root) = machine.into_release().expect("it has finished");
+        let (record, root) = machine.into_release().expect("it was announced");
         Ok(Fetched { record, root, chunks: shown.chunks, bytes: shown.bytes })
     }
 }

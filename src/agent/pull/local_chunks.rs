@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::agent::lazy_store::LazyStore;
 use crate::agent::scan::{self, Holder, Scan};
@@ -96,6 +96,44 @@ impl DirectoryChunks {
     pub fn segment_bytes(&self, segment: &ChunkRef) -> Option<&[u8]> {
         let (node, bytes) = self.segment(segment.id.into())?;
         (node.id == segment.id).then_some(bytes)
+    }
+}
+
+/// The present content of a directory, read when it is needed.
+pub struct Present {
+    /// The root of the directory's manifest.
+    root: Option<ChunkId>,
+    read: Box<dyn Fn() -> DirectoryChunks + Send + Sync>,
+    chunks: OnceLock<DirectoryChunks>,
+}
+
+impl Present {
+    /// Creates the content of a directory that holds the release with this root; `read` reads all of it.
+    pub fn unread(root: ChunkId, read: impl Fn() -> DirectoryChunks + Send + Sync + 'static) -> Self {
+        Self { root: Some(root), read: Box::new(read), chunks: OnceLock::new() }
+    }
+
+    /// Returns the root of the directory's manifest.
+    pub fn root(&self) -> Option<ChunkId> {
+        self.root
+    }
+
+    /// Returns the chunks; reads the directory at the first call.
+    pub fn chunks(&self) -> &DirectoryChunks {
+        self.chunks.get_or_init(&self.read)
+    }
+}
+
+impl From<DirectoryChunks> for Present {
+    fn from(chunks: DirectoryChunks) -> Self {
+        let root = chunks.root();
+        Self { root, read: Box::new(DirectoryChunks::default), chunks: chunks.into() }
+    }
+}
+
+impl std::fmt::Debug for Present {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Present").field("root", &self.root).finish_non_exhaustive()
     }
 }
 

@@ -9,7 +9,9 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, CWD, Statx, StatxFlags};
 use serde::{Deserialize, Serialize};
@@ -21,13 +23,15 @@ use disk::crash_points;
 use disk::files::{self, OnPath};
 use format::manifest::{EntryPath, Item, decode_segment};
 use format::recipe::ChunkRef;
-use ground::ids::ReleaseId;
+use ground::ids::{ChunkId, ReleaseId};
 
 const MAGIC: &[u8; 8] = b"whitpull";
 const VERSION: u32 = 1;
 /// A segment and its stats, or the beginning: both are far below.
 const PART_BYTES_MAX: usize = 1024 * 1024;
 const CHECK_BYTES: usize = 32;
+/// A week in nanoseconds: how often a proxy reads everything, too.
+const BELIEVED_FOR: i64 = 7 * 24 * 3600 * 1_000_000_000;
 
 /// Identifies a directory: another one of the same name differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +93,9 @@ pub(super) struct Beginning {
     pub began: i64,
     /// True if entries that no pull had put into the directory may be removed.
     pub deletes: bool,
+    /// The root of the manifest that was pulled; an earlier whit did not say.
+    #[serde(default)]
+    pub root: Option<ChunkId>,
 }
 
 /// The state of a directory's mark.
@@ -107,6 +114,8 @@ pub(super) enum Mark {
 pub(super) struct Placed {
     /// Its beginning.
     pub beginning: Beginning,
+    /// When the directory was last written, or read and found as it says, in nanoseconds since 1970.
+    pub read: i64,
     path: PathBuf,
 }
 
@@ -120,7 +129,9 @@ impl Mark {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::None),
             file => file.on("open", path)?,
         };
-        let length = file.metadata().on("examine", path)?.len();
+        let metadata = file.metadata().on("examine", path)?;
+        let nanosecond = u32::try_from(metadata.mtime_nsec()).unwrap_or_default();
+        let (length, read) = (metadata.len(), nanoseconds(metadata.mtime(), nanosecond));
         if length == 64 {
             let text = files::read_bounded(path, 64)?;
             let release = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
@@ -128,7 +139,7 @@ impl Mark {
         }
         let mut parts = MarkReader { file: BufReader::with_capacity(256 * 1024, file) };
         match parts.check(length).and_then(|()| parts.beginning()) {
-            Ok(Some(beginning)) => Ok(Self::Whole(Placed { beginning, path: path.to_owned() })),
+            Ok(Some(beginning)) => Ok(Self::Whole(Placed { beginning, read, path: path.to_owned() })),
             Ok(None) => Ok(Self::None),
             Err(error) => Err(error).on("read", path)?,
         }
@@ -136,6 +147,17 @@ impl Mark {
 }
 
 impl Placed {
+    /// Returns whether the directory was written or read within a week before `now`: until then a disk is believed that says
+    /// that nothing has changed.
+    pub fn was_read_lately(&self, now: i64) -> bool {
+        (0..BELIEVED_FOR).contains(&now.saturating_sub(self.read))
+    }
+
+    /// Notes that the directory was read from `began` on, and is as the mark says. If that fails, it is read once more.
+    pub fn note_read(&self, began: i64) {
+        drop(File::options().write(true).open(&self.path).and_then(|file| set_read(&file, began)));
+    }
+
     /// Returns the entries, from the first.
     ///
     /// # Errors
@@ -211,11 +233,17 @@ pub(super) fn write(
     crash_points::half_on(path, ".half", writer.file.get_ref(), MAGIC);
     let written = writer.write(beginning, tree, segments, &aside).and_then(|()| {
         let file = writer.file.into_inner().map_err(io::IntoInnerError::into_error).on("write", &aside)?;
-        file.sync_all().on("sync", &aside)?;
+        set_read(&file, beginning.began).and_then(|()| file.sync_all()).on("sync", &aside)?;
         crash_points::on(path, ".written");
         Ok(files::rename(&aside, path)?)
     });
     written.inspect_err(|_| drop(std::fs::remove_file(&aside)))
+}
+
+/// A mark's time of modification is when the directory was last read.
+fn set_read(mark: &File, when: i64) -> io::Result<()> {
+    let since = Duration::from_nanos(u64::try_from(when).unwrap_or_default());
+    mark.set_modified(SystemTime::UNIX_EPOCH + since)
 }
 
 /// Returns how an entry of a tree looks that was just put there.

@@ -15,7 +15,7 @@ use crate::agent::memory;
 use super::comparison::{Differences, compare, folder_id};
 use super::directory_view::FetchOptions;
 use super::fetch::{Fetched, fetch};
-use super::local_chunks::{DirectoryChunks, LocalChunks};
+use super::local_chunks::{DirectoryChunks, LocalChunks, Present};
 use super::mark::{self, Beginning, FolderId, Mark};
 use super::place::{Named, PlaceError};
 use super::staging::{SetAside, Staging};
@@ -118,7 +118,7 @@ pub async fn pull_tree(
     }
     let Prepared { staging, present, store, was, untouched } = {
         let (target, monitor) = (target.clone(), Arc::clone(monitor));
-        blocking(move || prepare(&target, options, monitor.as_ref())).await?
+        blocking(move || prepare(&target, options, &monitor)).await?
     };
     let (present, store) = (Arc::new(present), Arc::new(store));
     let (place, pace) = (Some(staging.folder().to_owned()), options.pace(session));
@@ -164,7 +164,7 @@ pub async fn pull_tree(
         let monitor = Arc::clone(monitor);
         blocking(move || {
             crash_points::point("pull.fetched");
-            let local = LocalChunks { present: &present, fetched: &store };
+            let local = LocalChunks { present: present.chunks(), fetched: &store };
             let tree = staging.tree();
             let mode = was.as_ref().map_or(root.totals.folder_mode(), |was| was.mode_of(&root));
             let tree_options = TreeOptions {
@@ -173,9 +173,7 @@ pub async fn pull_tree(
                 ..TreeOptions::default()
             };
             restore::write_tree(&root, &local, &tree, &tree_options, monitor.as_ref())?;
-            if let Some(was) = &was {
-                was.keep_owner(&tree, mode, monitor.as_ref())?;
-            }
+            was.map_or(Ok(()), |was| was.keep_owner(&tree, mode, monitor.as_ref()))?;
             let beginning = Beginning {
                 release,
                 folder_mode: root.totals.folder_mode,
@@ -184,6 +182,7 @@ pub async fn pull_tree(
                 limit: was.and_then(|was| was.limit),
                 began: memory::now(),
                 deletes: options.delete,
+                root: Some(root.id()),
             };
             let written = segments(&root, &local)
                 .and_then(|segments| mark::write(&staging.next_mark_path(), &beginning, &tree, segments));
@@ -224,7 +223,7 @@ impl Pulled {
 /// The state that a pull begins with.
 struct Prepared {
     staging: Staging,
-    present: DirectoryChunks,
+    present: Present,
     store: LazyStore,
     /// The directory that the pull replaces, if there is one.
     was: Option<Was>,
@@ -263,22 +262,22 @@ impl Was {
 }
 
 /// Looks at the directory as it is and opens what an interrupted pull left.
-fn prepare(target: &Path, options: PullOptions, monitor: &dyn Monitor) -> Result<Prepared> {
+fn prepare(target: &Path, options: PullOptions, monitor: &Arc<dyn Monitor>) -> Result<Prepared> {
     let staging = Staging::find(target)?;
     if let Some(staging) = &staging {
-        staging.recover(monitor)?;
+        staging.recover(monitor.as_ref())?;
     }
     let Some(found) = examine_place(target)? else {
         let staging = staging.map_or_else(|| Staging::open(target), Ok)?;
         let store = LazyStore::new(staging.store(), store::Options::PASSING);
-        let present = DirectoryChunks::default();
+        let present = DirectoryChunks::default().into();
         return Ok(Prepared { staging, present, store, was: None, untouched: None });
     };
     let folder = FolderId::of(&found);
     let mut mark = staging.as_ref().map_or(Ok(Mark::None), Staging::mark)?;
     let mut scanned = None;
     if let (Mark::Earlier(release), Some(staging)) = (&mark, &staging) {
-        let scan = scan_place(target, None, None, options, monitor).ok();
+        let scan = scan_place(target, None, None, options, monitor.as_ref()).ok();
         if let Some(scan) = scan.filter(|scan| scan.root.release() == *release) {
             mark_earlier(staging, target, &scan, &found)?;
             mark = staging.mark()?;
@@ -286,11 +285,17 @@ fn prepare(target: &Path, options: PullOptions, monitor: &dyn Monitor) -> Result
         }
     }
     let placed = if let Mark::Whole(placed) = &mark { Some(placed) } else { None };
+    let began = memory::now();
     let beginning = placed.map(|placed| placed.beginning);
     let checked = compare(target, placed).and_then(|differences| {
         let is_ours = beginning.is_some_and(|beginning| beginning.folder.is(&folder));
         check(target, &differences, is_ours, options)?;
-        Ok((is_ours && differences.is_none(), differences.has_unpacked))
+        let is_as_pulled = is_ours && differences.is_none();
+        if let Some(placed) = placed.filter(|_| is_as_pulled && differences.read > 0) {
+            // What was not read now was put there shortly before.
+            placed.note_read(began);
+        }
+        Ok((is_as_pulled, differences.has_unpacked))
     });
     let (is_as_pulled, has_unpacked) = match checked {
         Ok(checked) => checked,
@@ -310,23 +315,40 @@ fn prepare(target: &Path, options: PullOptions, monitor: &dyn Monitor) -> Result
     };
     let was = Some(Was { owner: (found.stx_uid, found.stx_gid), limit });
     let folder_mode = beginning.map_or_else(|| other_than_plain(mode), |beginning| beginning.folder_mode);
-    // Only what has the form of the release before has its chunks.
-    let scratch = has_unpacked.then(|| staging.folder());
-    let scan = scanned.map_or_else(|| scan_place(target, scratch, folder_mode, options, monitor), Ok);
-    let present = match scan {
-        Ok(scan) => DirectoryChunks::of(&scan)?,
-        Err(error) => {
-            // A file that cannot be read only costs bytes.
-            monitor.note(&format!("{error}; its content is fetched again"));
-            DirectoryChunks::default()
-        }
-    };
     let store = LazyStore::new(staging.store(), store::Options::PASSING);
     let is_as_pulled = is_as_pulled && beginning.is_some_and(|beginning| beginning.mode == mode);
-    let held = beginning.filter(|_| is_as_pulled).map(|beginning| beginning.release);
+    let held = beginning.filter(|_| is_as_pulled);
+    let read = {
+        // Only what has the form of the release before has its chunks.
+        let scratch = has_unpacked.then(|| staging.folder().to_owned());
+        let (target, monitor) = (target.to_owned(), Arc::clone(monitor));
+        move || chunks_of(scan_place(&target, scratch.as_deref(), folder_mode, options, &*monitor), &*monitor)
+    };
+    let is_believed = placed.is_some_and(|placed| placed.was_read_lately(began));
+    if let Some(Beginning { release, root: Some(root), .. }) =
+        held.filter(|_| scanned.is_none() && is_believed)
+    {
+        let present = Present::unread(root, read);
+        return Ok(Prepared { staging, present, store, was, untouched: Some(release) });
+    }
+    let chunks = scanned.map_or_else(read, |scan| chunks_of(Ok(scan), monitor.as_ref()));
     // What was read says so too.
-    let untouched = held.filter(|held| present.release() == Some(*held));
+    let held = held.map(|held| held.release);
+    let untouched = held.filter(|held| chunks.release() == Some(*held));
+    if let Some(placed) = placed.filter(|_| untouched.is_some()) {
+        placed.note_read(began);
+    }
+    let present = chunks.into();
     Ok(Prepared { staging, present, store, was, untouched })
+}
+
+/// Returns the chunks that a scan found; none where it failed.
+fn chunks_of(scan: Result<Scan, scan::Error>, monitor: &dyn Monitor) -> DirectoryChunks {
+    scan.and_then(|scan| DirectoryChunks::of(&scan)).unwrap_or_else(|error| {
+        // A file that cannot be read only costs bytes.
+        monitor.note(&format!("{error}; its content is fetched again"));
+        DirectoryChunks::default()
+    })
 }
 
 /// Examines the target; returns none where nothing is there.
@@ -400,6 +422,7 @@ fn mark_earlier(staging: &Staging, target: &Path, scan: &Scan, found: &Statx) ->
         limit: None,
         began: memory::now(),
         deletes: false,
+        root: Some(scan.root.id()),
     };
     let segments = SegmentIndex::enumerate(&scan.segments).map(|(index, _)| Ok(scan.spool.segment(index)?));
     mark::write(&staging.mark_path(), &beginning, target, segments)

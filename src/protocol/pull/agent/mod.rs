@@ -139,11 +139,17 @@ impl Agent {
         self.work.fetched
     }
 
-    /// Returns the release's record and root, once all of it is here and the root is proven.
+    /// Returns the release's record and root, once they were announced; all of it is here once [`Agent::is_finished`].
     pub fn into_release(self) -> Option<(Record, Root)> {
         match self.state {
-            State::Finished { pulled: Pulled { record, root } } => Some((record, root)),
-            _ => None,
+            State::Opened | State::Failed => None,
+            State::Announced { pulled, .. }
+            | State::Outlined { pulled, .. }
+            | State::Named { pulled, .. }
+            | State::Relinking { pulled, .. }
+            | State::Relinked { pulled, .. }
+            | State::Fetching { pulled, .. }
+            | State::Finished { pulled } => Some((pulled.record, pulled.root)),
         }
     }
 
