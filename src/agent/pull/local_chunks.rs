@@ -13,6 +13,7 @@ use crate::store::{Store, StoreReader};
 use format::manifest::{NodeRef, Root, SegmentIndex, SegmentName};
 use format::recipe::ChunkRef;
 use ground::ids::{ChunkId, ReleaseId, ShortId};
+use ground::monitor::Monitor;
 
 /// Chunks of the directory held in memory: some 130 MB. Further ones are fetched again, which costs bytes only.
 const CHUNKS_MAX: usize = 2 * 1024 * 1024;
@@ -60,6 +61,14 @@ impl DirectoryChunks {
             present.segments.insert(node.name(), (*node, scan.spool.segment(index)?));
         }
         Ok(present)
+    }
+
+    /// Takes what a scan found; nothing where it failed, which only costs bytes.
+    pub fn found(scan: Result<Scan, scan::Error>, monitor: &dyn Monitor) -> Self {
+        scan.and_then(|scan| Self::of(&scan)).unwrap_or_else(|error| {
+            monitor.note(&format!("{error}; its content is fetched again"));
+            Self::default()
+        })
     }
 
     /// Returns the segment of that name, if the directory's manifest has it.

@@ -10,8 +10,6 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx};
 use rustix::io::Errno;
 use serde::Serialize;
 
-use crate::agent::memory;
-
 use super::comparison::{Differences, compare, folder_id};
 use super::directory_view::FetchOptions;
 use super::fetch::{Fetched, fetch};
@@ -21,6 +19,7 @@ use super::place::{Named, PlaceError};
 use super::staging::{SetAside, Staging};
 use crate::agent::lazy_store::LazyStore;
 use crate::agent::link_estimate::Link;
+use crate::agent::memory;
 use crate::agent::pace::{Effort, Pace};
 use crate::agent::push::receipt::{self, ReceiptWire};
 use crate::agent::scan::{self, Archives, Scan, Selection};
@@ -322,7 +321,12 @@ fn prepare(target: &Path, options: PullOptions, monitor: &Arc<dyn Monitor>) -> R
         // Only what has the form of the release before has its chunks.
         let scratch = has_unpacked.then(|| staging.folder().to_owned());
         let (target, monitor) = (target.to_owned(), Arc::clone(monitor));
-        move || chunks_of(scan_place(&target, scratch.as_deref(), folder_mode, options, &*monitor), &*monitor)
+        move || {
+            DirectoryChunks::found(
+                scan_place(&target, scratch.as_deref(), folder_mode, options, &*monitor),
+                &*monitor,
+            )
+        }
     };
     let is_believed = placed.is_some_and(|placed| placed.was_read_lately(began));
     if let Some(Beginning { release, root: Some(root), .. }) =
@@ -331,7 +335,7 @@ fn prepare(target: &Path, options: PullOptions, monitor: &Arc<dyn Monitor>) -> R
         let present = Present::unread(root, read);
         return Ok(Prepared { staging, present, store, was, untouched: Some(release) });
     }
-    let chunks = scanned.map_or_else(read, |scan| chunks_of(Ok(scan), monitor.as_ref()));
+    let chunks = scanned.map_or_else(read, |scan| DirectoryChunks::found(Ok(scan), monitor.as_ref()));
     // What was read says so too.
     let held = held.map(|held| held.release);
     let untouched = held.filter(|held| chunks.release() == Some(*held));
@@ -340,15 +344,6 @@ fn prepare(target: &Path, options: PullOptions, monitor: &Arc<dyn Monitor>) -> R
     }
     let present = chunks.into();
     Ok(Prepared { staging, present, store, was, untouched })
-}
-
-/// Returns the chunks that a scan found; none where it failed.
-fn chunks_of(scan: Result<Scan, scan::Error>, monitor: &dyn Monitor) -> DirectoryChunks {
-    scan.and_then(|scan| DirectoryChunks::of(&scan)).unwrap_or_else(|error| {
-        // A file that cannot be read only costs bytes.
-        monitor.note(&format!("{error}; its content is fetched again"));
-        DirectoryChunks::default()
-    })
 }
 
 /// Examines the target; returns none where nothing is there.
