@@ -103,6 +103,14 @@ async fn a_directory_is_noted_as_read_and_what_is_new_comes_all_the_same() {
             assert!(pull().await);
             assert!(read().elapsed().is_ok_and(|age| age < day));
         }
+        // A file that somebody touches is read at each pull, which says nothing of the others.
+        assert!(pull().await);
+        let noted = read();
+        fs::File::open(target.join("README"))
+            .and_then(|file| file.set_modified(noted - day))
+            .expect("touched");
+        assert!(pull().await);
+        assert_eq!(read(), noted);
         // What is new comes all the same.
         write(&tree, "new", noise(9, 5000));
         world.push("web", &tree).await;

@@ -153,6 +153,12 @@ impl Placed {
         (0..BELIEVED_FOR).contains(&now.saturating_sub(self.read))
     }
 
+    /// Returns whether the directory was written within a week before `now`, and not read since: what was written just before its
+    /// stats were taken is then read, and the rest believed with it. Once only, as a file that somebody touches is read each time.
+    pub fn is_new(&self, now: i64) -> bool {
+        self.was_read_lately(now) && self.read <= self.beginning.began
+    }
+
     /// Notes that the directory was read from `began` on, and is as the mark says. If that fails, it is read once more.
     pub fn note_read(&self, began: i64) {
         drop(File::options().write(true).open(&self.path).and_then(|file| set_read(&file, began)));

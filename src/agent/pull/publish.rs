@@ -290,8 +290,8 @@ fn prepare(target: &Path, options: PullOptions, monitor: &Arc<dyn Monitor>) -> R
         let is_ours = beginning.is_some_and(|beginning| beginning.folder.is(&folder));
         check(target, &differences, is_ours, options)?;
         let is_as_pulled = is_ours && differences.is_none();
-        if let Some(placed) = placed.filter(|_| is_as_pulled && differences.read > 0) {
-            // What was not read now was put there shortly before.
+        let new = placed.filter(|placed| is_as_pulled && placed.is_new(began));
+        if let Some(placed) = new.filter(|_| differences.read > 0) {
             placed.note_read(began);
         }
         Ok((is_as_pulled, differences.has_unpacked))
