@@ -38,6 +38,12 @@ pub fn receipt_text(receipt: &Receipt) -> String {
         };
         line("archives", format!("{bytes} in {files} files, unpacked{packed}"));
     }
+    let left_packed = |choice: &&Choice| choice.method == Method::Archives && !choice.used;
+    if let Some(choice) = receipt.choices.iter().find(left_packed) {
+        let is_quicker = choice.seconds.plainly < choice.seconds.by_method;
+        let why = if is_quicker { ", which is quicker on this link" } else { "" };
+        line("archives", format!("{} as they are{why}", output::bytes(choice.bytes)));
+    }
     line(
         "unseen",
         format!(
@@ -114,7 +120,8 @@ fn choice_text(choice: &Choice) -> String {
     };
     let (taken, otherwise) = if choice.used { (by_method, plainly) } else { (plainly, by_method) };
     let bytes = output::bytes(choice.bytes);
-    format!("{what} ({bytes}): about {taken:.1} s instead of {otherwise:.1} s")
+    let why = if taken > otherwise { ", for fewer bytes now or in the next push" } else { "" };
+    format!("{what} ({bytes}): about {taken:.1} s instead of {otherwise:.1} s{why}")
 }
 
 /// Files shown of an explanation; `--json` has all.

@@ -520,6 +520,9 @@ fn over_a_fast_link_archives_are_sent_as_they_are_and_the_program_says_why() {
     let seconds = |of: &str| choice["seconds"][of].as_f64().expect("seconds");
     assert!(seconds("plainly") < seconds("by_method"), "{receipt}");
     tree(&home.path("tree"), 1);
+    let told = home.run(&["push", "app", "tree"]).good();
+    assert!(told.contains("as they are, which is quicker on this link"), "{told}");
+    tree(&home.path("tree"), 3);
     let told = home.run(&["push", "app", "tree", "--explain"]).good();
     assert!(told.contains("archives sent as they are") && told.contains(" instead of "), "{told}");
     // Over a slow link they are unpacked.
