@@ -24,7 +24,10 @@ pub fn links(report: &Report) -> ([Table; 3], Vec<String>) {
         };
         for row in &over.tools {
             if let Some(reason) = row.outcome.reason() {
-                words.push(format!("{}: {reason}", row.tool));
+                let sentence = format!("{}: {reason}", row.tool);
+                if !words.contains(&sentence) {
+                    words.push(sentence);
+                }
                 continue;
             }
             let run = |case| over.transfer(&row.tool, case);
@@ -43,7 +46,6 @@ pub fn links(report: &Report) -> ([Table; 3], Vec<String>) {
             tables[1].push(line("of the best peer", &|case| judged(case)?.saved.beside_best.map(signed)));
         }
     }
-    words.dedup();
     (tables, words)
 }
 
@@ -98,6 +100,7 @@ fn signed(number: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::{links, summary};
+    use crate::outcome::{Outcome, Row};
     use crate::race;
     use crate::report::{Report, sample};
 
@@ -106,6 +109,10 @@ mod tests {
         let mut report = sample::report();
         report.links =
             vec![race::sample::report("loopback", 2.0, 1.0), race::sample::report("5mbit/100ms", 1.0, 4.0)];
+        for over in &mut report.links {
+            let outcome = Outcome::Missing { program: "zstd".to_owned() };
+            over.tools.push(Row { tool: "tar".to_owned(), outcome });
+        }
         let (tables, words) = links(&report);
         let [times, bytes, processors] =
             tables.map(|table| table.iter().map(|row| row.join(" | ")).collect::<Vec<_>>());
@@ -123,7 +130,11 @@ mod tests {
         assert_eq!(bytes[5], "loopback | of the best peer | -500,000 | - | 46,000 | - | -");
         // Twice 1 s of processors for 1,000,000 and 1,234,567 bytes.
         assert_eq!(processors[1], "loopback | whit | 2000.0 | - | 810.0 | - | -");
-        assert_eq!(words, ["rsync-ssh: missing: sshd is not installed"]);
+        // Each once.
+        assert_eq!(
+            words,
+            ["rsync-ssh: missing: sshd is not installed", "tar: missing: zstd is not installed"]
+        );
     }
 
     #[test]
