@@ -93,7 +93,7 @@ pub struct Config {
     pub verify_days: u64,
     /// Minutes after which an unused space is closed; 0 for never.
     pub idle_minutes: u64,
-    /// Seconds in which nobody uses the proxy until it takes archives apart that crossed as they are; 0 for never.
+    /// Seconds in which nobody uses the proxy until it unpacks archives that crossed as they are; 0 for never.
     pub improve_after_seconds: u64,
     /// Destinations by name.
     pub destinations: BTreeMap<DestinationName, DestinationConfig>,

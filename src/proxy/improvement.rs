@@ -1,4 +1,4 @@
-//! Takes apart, while nobody uses the proxy, archives that crossed as they are: what is in them is then stored once, and later
+//! Unpacks, while nobody uses the proxy, archives that crossed as they are: what is in them is then stored once, and later
 //! pushes over slow links build on it.
 //!
 //! A release gets a second manifest, in which its archives are unpacked. Packed bytes of the current and the previous release
@@ -52,7 +52,7 @@ pub(super) fn improve(
             let begun = Instant::now();
             let (archives, bytes) = Improvement::begin(store, &app, &root, is_idle)?.run()?;
             let seconds = begun.elapsed().as_secs_f64();
-            tracing::info!(%app, ?release, archives, bytes, seconds, "took archives apart");
+            tracing::info!(%app, ?release, archives, bytes, seconds, "unpacked stored archives");
             improved += 1;
         }
         seen.extend(standing.previous);
@@ -245,7 +245,7 @@ fn known(store: &Store, app: &AppName) -> HashMap<ContentId, Unpacked> {
             Ok(())
         });
         if let Err(error) = read {
-            tracing::debug!(%error, "an earlier release cannot be read; its archives are taken apart again");
+            tracing::debug!(%error, "an earlier release cannot be read; its archives are unpacked again");
         }
     }
     known

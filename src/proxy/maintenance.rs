@@ -41,7 +41,7 @@ pub struct MaintenanceOptions {
     pub verify_bytes_per_second: u64,
     /// The idle time after which a space is closed; none for never.
     pub idle_after: Option<Duration>,
-    /// The idle time of all spaces after which archives are taken apart; none for never.
+    /// The idle time of all spaces after which archives that crossed as they are are unpacked; none for never.
     pub improve_after: Option<Duration>,
     /// The time between two looks for reported damage and idle spaces; 5 s.
     pub look_every: Duration,
@@ -202,9 +202,11 @@ fn improve(shared: &Shared, after: Duration) {
         });
         match improved {
             Ok(Ok(Ok(_) | Err(taking::Error::Stopping))) => {}
-            Ok(Ok(Err(error))) => tracing::warn!(%error, "archives were not taken apart; it is tried again"),
-            Ok(Err(_)) => tracing::error!("taking archives apart panicked; it is tried again"),
-            Err(error) => tracing::warn!(%error, "archives were not taken apart; it is tried again"),
+            Ok(Ok(Err(error))) => {
+                tracing::warn!(%error, "stored archives were not unpacked; it is tried again");
+            }
+            Ok(Err(_)) => tracing::error!("unpacking stored archives panicked; it is tried again"),
+            Err(error) => tracing::warn!(%error, "stored archives were not unpacked; it is tried again"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Archives that crossed as they are are taken apart while nobody uses the proxy.
+//! Archives that crossed packed are unpacked while nobody uses the proxy.
 
 use std::path::Path;
 use std::time::Duration;
@@ -104,7 +104,6 @@ async fn packed_bytes_of_earlier_releases_go_and_their_archives_come_out_bit_for
         let packed: Vec<bool> =
             pushed.iter().map(|release| store.records().roots(release).expect("listed").len() == 2).collect();
         assert_eq!(packed, [false, false, true, true]);
-        let before = store.stored_bytes().expect("counted");
         drop(store);
         world.again();
         for (build, release) in pushed.iter().enumerate() {
@@ -115,10 +114,11 @@ async fn packed_bytes_of_earlier_releases_go_and_their_archives_come_out_bit_for
         }
         world.stop().await;
         let store = world.store();
-        for _ in 0..2 {
-            whit::store::collect(&store, &Vec::new, false, &false.into()).expect("collected");
-        }
-        assert!(store.stored_bytes().expect("counted") <= before);
+        let [first, last] = [(); 2]
+            .map(|()| whit::store::collect(&store, &Vec::new, false, &false.into()).expect("collected"));
+        // No manifest names the packed bytes that only the first two had.
+        let dead = first.removed_chunks + last.removed_chunks + last.dead_chunks_left;
+        assert!(dead > 0, "{first:?} {last:?}");
         assert!(whit::store::verify_releases(&store).expect("verified").is_empty());
     })
     .await;
