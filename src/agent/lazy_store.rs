@@ -9,8 +9,8 @@ use ground::poison::Unpoisoned as _;
 
 /// A store that is opened or created at its first use: a command that moves no content does without it.
 ///
-/// Nothing in it is synced, and each chunk is verified when it is read. One with damaged packs, as a power loss leaves it,
-/// begins anew.
+/// Each chunk is verified when it is read. A store with damaged packs, as a power loss leaves it where nothing was synced, begins
+/// anew.
 #[derive(Debug)]
 pub struct LazyStore {
     folder: PathBuf,
@@ -32,7 +32,7 @@ impl LazyStore {
     /// Returns the store, opened or created.
     ///
     /// # Errors
-    /// The disk's. It is not tried again.
+    /// The disk's, at the first call; that it failed, at later ones: it is not tried again.
     pub fn get(&self) -> store::Result<&Arc<Store>> {
         let open = || {
             // A power loss may have left damaged packs, which nothing would ever replace.

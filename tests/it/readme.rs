@@ -1,5 +1,5 @@
-//! README's console sessions run as written, with a crate that Cargo has unpacked for this build as `./build`, and as
-//! over 20 Mbit/s, so that no machine's speed decides how hard is compressed.
+//! README's console sessions run as written, with a crate that Cargo has unpacked for this build as `./build`, and with
+//! `--effort bytes`, so that no machine's speed decides how hard is compressed.
 //!
 //! The outputs are compared: words, ids and counts exactly, bytes within a tenth, times not at all: those in README are of
 //! the release build on an idle machine, and stay. `WHIT_README=write` writes the outputs into README instead.

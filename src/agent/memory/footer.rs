@@ -137,7 +137,7 @@ fn check(written: &Written, footer_begin: u64, key: &Key) -> Option<Footer> {
         NodeRef { id, bytes: u32::from_le_bytes(bytes.try_into().expect("four bytes")) }
     };
     let segments: Vec<NodeRef> = entries.map(segment).collect();
-    // The list of segments makes the release's id, or the memory is of no release.
+    // The list of segments makes the root, or the memory is of no release.
     let above = root.over(segments.clone(), |_| {}).ok()?;
     let mut offset = HEADER.len() as u64;
     let segment_blocks = place(&written.segment_blocks, &mut offset)?;
