@@ -81,6 +81,29 @@ async fn a_pull_of_what_is_there_writes_nothing_and_one_of_what_was_changed_does
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mark_of_the_first_version_is_read() {
+    within(async {
+        let world = World::start();
+        let (tree, target) = (world.path("tree"), world.path("target"));
+        some_tree(&tree, 1);
+        world.push("web", &tree).await;
+        world.pull("web", &target).await.expect("pulled");
+        let path = world.path(".target.whit/pulled");
+        let mut mark = fs::read(&path).expect("a mark");
+        // FORMAT 9: the beginning without its last element, the root (34 bytes).
+        let end = 16 + mark[12] as usize;
+        assert_eq!((mark[8], mark[13], mark[16]), (2, 0, 0x98));
+        mark.drain(end - 34..end);
+        (mark[8], mark[12], mark[16]) = (1, mark[12] - 34, 0x97);
+        mark.truncate(mark.len() - 32);
+        mark.extend_from_slice(blake3::hash(&mark.clone()).as_bytes());
+        fs::write(&path, mark).expect("written");
+        assert!(world.pull("web", &target).await.expect("pulled").unchanged);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_directory_is_noted_as_read_and_what_is_new_comes_all_the_same() {
     within(async {
         let world = World::start();

@@ -1,6 +1,7 @@
 //! The chunks that a pull need not fetch: those of the directory, and those fetched before.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -140,7 +141,7 @@ impl From<DirectoryChunks> for Present {
     }
 }
 
-impl std::fmt::Debug for Present {
+impl fmt::Debug for Present {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Present").field("root", &self.root).finish_non_exhaustive()
     }

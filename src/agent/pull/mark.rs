@@ -26,7 +26,9 @@ use format::recipe::ChunkRef;
 use ground::ids::{ChunkId, ReleaseId};
 
 const MAGIC: &[u8; 8] = b"whitpull";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The version without a root.
+const VERSION_ROOTLESS: u32 = 1;
 /// A segment and its stats, or the beginning: both are far below.
 const PART_BYTES_MAX: usize = 1024 * 1024;
 const CHECK_BYTES: usize = 32;
@@ -93,7 +95,7 @@ pub(super) struct Beginning {
     pub began: i64,
     /// True if entries that no pull had put into the directory may be removed.
     pub deletes: bool,
-    /// The root of the manifest that was pulled; an earlier whit did not say.
+    /// The root of the manifest that was pulled; none in the first version.
     #[serde(default)]
     pub root: Option<ChunkId>,
 }
@@ -329,7 +331,9 @@ impl MarkReader {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             result => result?,
         }
-        if bytes[..8] != *MAGIC || bytes[8..] != VERSION.to_le_bytes() {
+        let is_version =
+            [VERSION, VERSION_ROOTLESS].map(u32::to_le_bytes).iter().any(|version| bytes[8..] == *version);
+        if bytes[..8] != *MAGIC || !is_version {
             return Ok(None);
         }
         Ok(self.next()?.and_then(|part| rmp_serde::from_slice(&part).ok()))
