@@ -33,10 +33,10 @@ use ground::ids::{ArtifactId, ChunkId, ContentId, DeliveryId, ReleaseId, Selecto
 use protocol::token::{Action, Grant, Hop, Issuer, TokenId, verify};
 use protocol::wire::{
     Answer, Basis, Batch, BlockSums, Challenge, CheckStep, Cut, DeliveriesWanted, DeliveryPlan,
-    DeliveryStatus, DestinationCheck, DestinationDropped, DestinationStatus, FromAgent, Grown, LogEntry,
-    ManifestForm, Marks, Moved, Open, Operation, Parcel, Possession, Primed, ProxyInfo, PullReply,
-    PullRequest, PushReply, RecordAnswer, RecordQuery, Refusal, Request, Section, SegmentBatch, Sketches,
-    Span, Steering, pack_short_names,
+    DeliveryStatus, DestinationCheck, DestinationDropped, DestinationStatus, FromAgent, Grown, LinkSeen,
+    LogEntry, ManifestForm, Marks, Moved, Open, Operation, Parcel, Possession, Primed, ProxyInfo, PullReply,
+    PullRequest, PushHint, PushReply, RecordAnswer, RecordQuery, Refusal, Request, Section, SegmentBatch,
+    Sketches, Span, Steering, pack_short_names,
 };
 use recode::archive::{Plan, decode_head, encode_head, rebuild};
 use serde::Serialize;
@@ -485,6 +485,8 @@ fn message<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) -> Ve
     bytes
 }
 
+const LINK_SEEN: LinkSeen = LinkSeen { rate: 625, round_trip: 100_000 };
+
 fn grown() -> Grown {
     let Open { release, totals, segments, .. } = open();
     Grown { release, totals, segments, root: None }
@@ -707,6 +709,11 @@ fn the_protocol_is_as_its_document_says() {
         ("open-base", message(&Open { manifest: told_by_base(), ..open() })),
         ("open-growing", message(&Open { manifest: ManifestForm::Growing, ..open() })),
         ("from-agent-grown", message(&FromAgent::Grown(grown()))),
+        ("from-agent-link-seen", message(&FromAgent::LinkSeen(LINK_SEEN))),
+        (
+            "answer-push-hint",
+            message(&Answer::PushHint(PushHint { link: Some(LINK_SEEN), has_releases: true })),
+        ),
         ("thin-1", thin.clone()),
         ("from-agent-names", message(&FromAgent::Names(short))),
         (

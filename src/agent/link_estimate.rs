@@ -1,13 +1,16 @@
 //! Estimates a link's rate and round trip: before anything was sent, and while it carries a push.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use serde::Serialize;
 
+use ground::poison::Unpoisoned as _;
+use protocol::wire::{LinkSeen, PushHint};
+
 /// Round trips below this are those of a local network.
-const LOCAL_TRIP: Duration = Duration::from_millis(1);
+pub const LOCAL_TRIP: Duration = Duration::from_millis(1);
 /// 800 Mbit/s: a local network. A new connection's window says nothing yet, and compressing hard until it does would delay
 /// a fast link.
 pub const LOCAL_RATE: f64 = 100e6;
@@ -26,7 +29,7 @@ pub enum Origin {
     Told,
     /// Links of such a round trip usually carry that.
     Assumed,
-    /// An earlier push to this proxy filled the link.
+    /// An earlier push to this proxy filled the link; from here, or the proxy says so.
     Remembered,
     /// This push fills the link.
     Measured,
@@ -65,6 +68,26 @@ impl LinkEstimate {
         let now = round_trip.as_secs_f64();
         let slack = QUEUED_MIN.as_secs_f64();
         self.round_trip < now * 2.0 + slack && now < self.round_trip * 2.0 + slack
+    }
+}
+
+/// What the proxy says of a link was measured by another push.
+impl From<LinkSeen> for LinkEstimate {
+    fn from(LinkSeen { rate, round_trip }: LinkSeen) -> Self {
+        let rate = f64::from(rate.clamp(1, u32::MAX)) * 1000.0;
+        Self { rate, round_trip: f64::from(round_trip) / 1e6, origin: Origin::Remembered }
+    }
+}
+
+impl LinkEstimate {
+    /// Returns what the proxy may tell others: only what was measured, and not of a local network.
+    pub fn seen(&self) -> Option<LinkSeen> {
+        let is_telling = self.origin == Origin::Measured && self.round_trip >= LOCAL_TRIP.as_secs_f64();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
+        is_telling.then(|| LinkSeen {
+            rate: (self.rate / 1000.0) as u32,
+            round_trip: (self.round_trip * 1e6) as u32,
+        })
     }
 }
 
@@ -110,6 +133,44 @@ impl Reading {
             LinkEstimate { rate: measured, round_trip, origin: Origin::Measured }
         } else {
             LinkEstimate { round_trip, ..before }
+        }
+    }
+}
+
+/// What the proxy is asked at the beginning of a push by an agent that remembers nothing of the link.
+#[derive(Debug, Default)]
+pub struct Hint {
+    state: Mutex<HintState>,
+    answered: Condvar,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+enum HintState {
+    /// The answer is to come.
+    #[default]
+    Open,
+    /// It came, or there is none.
+    Answered(Option<PushHint>),
+}
+
+impl Hint {
+    /// Takes the answer, or that there is none.
+    pub fn set(&self, answer: Option<PushHint>) {
+        let mut state = self.state.lock().unpoisoned();
+        if matches!(*state, HintState::Open) {
+            *state = HintState::Answered(answer);
+        }
+        self.answered.notify_all();
+    }
+
+    /// Waits for the answer, for at most `patience`. Blocks.
+    pub fn wait(&self, patience: Duration) -> Option<PushHint> {
+        let state = self.state.lock().unpoisoned();
+        let is_open = |state: &mut HintState| matches!(state, HintState::Open);
+        let waited = self.answered.wait_timeout_while(state, patience, is_open);
+        match *waited.unpoisoned().0 {
+            HintState::Open => None,
+            HintState::Answered(answer) => answer,
         }
     }
 }
@@ -179,6 +240,16 @@ mod tests {
         assert_eq!(queued.estimate(before), measured);
         let early = Reading { sent_bytes: 1000, ..queued };
         assert_eq!(early.estimate(before), before);
+    }
+
+    #[test]
+    fn only_what_was_measured_of_a_link_that_is_not_local_is_told_to_others() {
+        let assumed = LinkEstimate::assumed(TRIP);
+        let measured = LinkEstimate { rate: 625e3, origin: Origin::Measured, ..assumed };
+        let local = LinkEstimate { round_trip: 0.0002, ..measured };
+        assert!(assumed.seen().is_none() && local.seen().is_none());
+        let told = LinkEstimate::from(measured.seen().expect("told"));
+        assert_eq!(told, LinkEstimate { origin: Origin::Remembered, ..measured });
     }
 
     #[test]

@@ -5,10 +5,11 @@
 //! (docs/decisions/0014). On a link so slow that bytes are what is short, everything is used that saves some.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde::Serialize;
 
-use super::link_estimate::{Link, LinkEstimate};
+use super::link_estimate::{Hint, Link, LinkEstimate};
 use ground::poison::Unpoisoned as _;
 
 /// How much a push may spend to save bytes.
@@ -215,6 +216,8 @@ pub struct Pace {
     effort: Effort,
     link: Link,
     processors: usize,
+    /// What the proxy says of the push, once it answers, and how long that is waited for.
+    hint: Option<(Arc<Hint>, Duration)>,
     chosen: Arc<Mutex<[[Tally; 2]; Method::ALL.len()]>>,
 }
 
@@ -227,7 +230,18 @@ struct Tally {
 impl Pace {
     /// Creates one of an agent with as many processors.
     pub fn new(effort: Effort, link: Link, processors: usize) -> Self {
-        Self { effort, link, processors, chosen: Arc::default() }
+        Self { effort, link, processors, hint: None, chosen: Arc::default() }
+    }
+
+    /// Waits for the proxy's hint, for at most `patience`, before the first choice about an archive.
+    #[must_use]
+    pub fn hinted(self, hint: Arc<Hint>, patience: Duration) -> Self {
+        Self { hint: Some((hint, patience)), ..self }
+    }
+
+    /// Returns whether the proxy is to be asked for its hint.
+    pub fn waits_for_hint(&self) -> bool {
+        self.hint.is_some()
     }
 
     /// Returns the estimate of the link.
@@ -251,9 +265,11 @@ impl Pace {
         }
     }
 
-    /// Chooses whether `bytes` of an archive are unpacked, and notes that.
+    /// Chooses whether `bytes` of an archive are unpacked, and notes that. Blocks while the proxy's hint is to come.
     pub fn unpacks(&self, bytes: u64, history: History) -> bool {
-        let cost = if history == History::Unknown { FIRST_ARCHIVE } else { ARCHIVE };
+        let hint = self.hint.as_ref().and_then(|(hint, patience)| hint.wait(*patience));
+        let is_first = history == History::Unknown && !hint.is_some_and(|hint| hint.has_releases);
+        let cost = if is_first { FIRST_ARCHIVE } else { ARCHIVE };
         self.choose(Method::Archives, cost, bytes)
     }
 
@@ -312,7 +328,7 @@ fn float(bytes: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+    use protocol::wire::PushHint;
 
     const MB: u64 = 1_000_000;
 
@@ -328,6 +344,22 @@ mod tests {
         let levels: Vec<i32> = [5.0, 20.0, 100.0, 400.0, 4000.0].map(level).into();
         assert!(levels.is_sorted_by(|slow, fast| slow >= fast), "{levels:?}");
         assert_eq!((levels[0], levels[4]), (12, 1));
+    }
+
+    #[test]
+    fn a_hint_that_an_application_is_known_counts_as_a_memory_and_one_that_does_not_come_as_none() {
+        let over = |hint: &Arc<Hint>| {
+            over(Effort::Auto, 12.0)
+                .hinted(Arc::clone(hint), Duration::from_millis(1))
+                .unpacks(40 * MB, History::Unknown)
+        };
+        let hint = Arc::default();
+        assert!(!over(&hint));
+        hint.set(Some(PushHint { link: None, has_releases: true }));
+        assert!(over(&hint));
+        // The first answer counts.
+        hint.set(None);
+        assert!(over(&hint));
     }
 
     #[test]

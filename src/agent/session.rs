@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::backoff::Backoff;
-use super::link_estimate::{Link, LinkEstimate, Reading};
+use super::link_estimate::{Hint, Link, LinkEstimate, Reading};
 use super::memory::Key;
 use super::token_renewal;
 use super::{Error, Result, check_meant};
@@ -23,6 +23,8 @@ use ground::poison::Unpoisoned as _;
 use protocol::address::ProxyUrl;
 use protocol::wire::{Answer, Operation, Request};
 
+/// The longest wait for a hint, which only spares bytes.
+const HINT_TIME_MAX: Duration = Duration::from_secs(2);
 /// Checks for datagrams from the proxy within the time after which it counts as gone.
 const UNHEARD_LOOKS: u32 = 20;
 
@@ -305,14 +307,35 @@ impl Session {
         self.current().first_trip
     }
 
-    /// Estimates the link: `remembered` if that is of the same way, else by the round trip, until the connection in use has
-    /// filled it.
-    pub(super) fn link(&self, remembered: Option<LinkEstimate>) -> Link {
+    /// Returns whether the proxy has a loopback address.
+    pub(super) fn is_loopback(&self) -> bool {
+        self.current().reading().is_loopback
+    }
+
+    /// Estimates the link: `remembered`, or as the proxy's hint says, if that is of the same way; else by the round trip, until
+    /// the connection in use has filled it.
+    pub(super) fn link(&self, remembered: Option<LinkEstimate>, hint: Arc<Hint>) -> Link {
         let first_trip = self.first_trip();
-        let remembered = remembered.filter(|remembered| remembered.is_of(first_trip));
-        let before = remembered.unwrap_or_else(|| LinkEstimate::assumed(first_trip));
+        let assumed = LinkEstimate::assumed(first_trip);
         let current = Arc::clone(&self.current);
-        Link::estimated(move || current.lock().unpoisoned().reading().estimate(before))
+        Link::estimated(move || {
+            let hinted = || hint.wait(Duration::ZERO)?.link.map(LinkEstimate::from);
+            let before = remembered.or_else(hinted).filter(|before| before.is_of(first_trip));
+            current.lock().unpoisoned().reading().estimate(before.unwrap_or(assumed))
+        })
+    }
+
+    /// Asks the proxy what it knows of a link of which nothing is known here. An answer that does not come is none.
+    pub(super) async fn ask_hint(&self, app: &AppName, hint: &Hint) {
+        let mut answer = None;
+        let question = Operation::HintPush(app.clone());
+        let asked = self.ask(&question, |given| {
+            if let Answer::PushHint(given) = given {
+                answer = Some(given);
+            }
+        });
+        drop(timeout(HINT_TIME_MAX, asked).await);
+        hint.set(answer);
     }
 
     /// Returns what the connection in use says of the link, where it was full.

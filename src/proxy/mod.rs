@@ -6,6 +6,7 @@ mod difference;
 mod statistics;
 mod admission;
 mod memory_share;
+mod links;
 mod pull;
 mod follow;
 mod push;
@@ -64,6 +65,7 @@ pub use self::store_view::StoreView;
 
 use self::audit::Audit;
 use self::granted::Granted;
+use self::links::Links;
 use self::maintenance::Maintenance;
 use self::pull::PatchCache;
 use self::spaces::Spaces;
@@ -193,6 +195,8 @@ struct Shared {
     desks: Arc<Semaphore>,
     /// Cached patches and payloads for pulling machines.
     patches: PatchCache,
+    /// The links of users who push.
+    links: Links,
 }
 
 /// The user whose share it is: all tokens of a user have one share.
@@ -265,6 +269,7 @@ impl Proxy {
             stopping,
             heavy_work,
             patches,
+            links: Links::default(),
             stranger_patience: options.stranger_patience,
             connections: Shares::new(options.connections_max),
             windows: Shares::new(WINDOW_BYTES_TOTAL),

@@ -117,6 +117,10 @@ async fn read(
                 Ok(()) => continue,
                 Err(refusal) => Err(refusal),
             },
+            Ok(Some(FromAgent::LinkSeen(seen))) => {
+                granted.shared.links.note(owner(&granted.grant), seen);
+                continue;
+            }
             Ok(Some(message)) => Ok(message),
             Ok(None) => break,
             Err(refusal) => Err(refusal),

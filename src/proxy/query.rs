@@ -17,7 +17,7 @@ use ground::faults::{Fault, Faulty};
 use ground::ids::{ActionName, DestinationName, Selector};
 use ground::shares::Share;
 use protocol::token::Action;
-use protocol::wire::{Answer, Change, Operation, ProxyInfo, Refusal};
+use protocol::wire::{Answer, Change, Operation, ProxyInfo, PushHint, Refusal};
 
 /// Rows in one message: with paths of the longest kind still below its bound.
 const ROWS_PER_MESSAGE: usize = 200;
@@ -86,6 +86,13 @@ fn work_out(granted: &Granted, question: Operation, give: impl Fn(Answer) -> boo
                 expires: grant.expires,
                 now: now(),
             }));
+        }
+        Operation::HintPush(app) => {
+            granted.allow(Action::Push, Some(&app))?;
+            let has_releases = granted.allow(Action::Read, Some(&app)).is_ok()
+                && granted.store()?.records().latest(&app).is_some();
+            let link = granted.shared.links.last(&owner(&granted.grant));
+            give(Answer::PushHint(PushHint { link, has_releases }));
         }
         Operation::Applications => {
             granted.allow(Action::Read, None)?;

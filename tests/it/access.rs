@@ -14,8 +14,8 @@ use ground::monitor::{Monitor, Silent};
 use ground::pattern::Pattern;
 use protocol::token::{Action, Grant};
 use protocol::wire::{
-    Answer, FromAgent, Grown, ManifestForm, Open, Operation, PullReply, PullRequest, PushReply, Refusal,
-    Request, pack_names, pack_short_names,
+    Answer, FromAgent, Grown, LinkSeen, ManifestForm, Open, Operation, PullReply, PullRequest, PushHint,
+    PushReply, Refusal, Request, pack_names, pack_short_names,
 };
 use serde_bytes::ByteArray;
 use whit::agent::push::{PushOptions, push};
@@ -28,6 +28,49 @@ use crate::walker::{raw, raw_segments};
 use crate::world::{
     World, ask_as, now, pull_as, push_as, push_options, records, releases_as, token, web, within,
 };
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_push_measured_is_told_to_the_same_user_alone() {
+    within(async {
+        let world = World::start();
+        let hint = async |access: &Access, app: &str| {
+            let question = Operation::HintPush(app.parse().expect("a name"));
+            let answers = ask_as(access, &question).await?;
+            let [Answer::PushHint(hint)] = answers[..] else { panic!("{answers:?}") };
+            Ok::<_, whit::agent::Error>(hint)
+        };
+        let (ada, eve) = (
+            world.access_with(|grant| grant.user = "ada".parse().expect("a name")),
+            world.access_with(|grant| {
+                grant.user = "eve".parse().expect("a name");
+                grant.applications = vec!["mine".parse().expect("a pattern")];
+            }),
+        );
+        let tree = world.path("tree");
+        write(&tree, "a", text(1, 1000));
+        let scan = scanned(&tree);
+        let open = opening(
+            "web",
+            &scan,
+            ManifestForm::Short(pack_short_names(scan.segments.iter().map(NodeRef::name))),
+        );
+        let mut talk = Talk::begin(&ada, &Operation::Push(open)).await;
+        assert_eq!(hint(&ada, "web").await.expect("answered"), PushHint { link: None, has_releases: false });
+        let seen = LinkSeen { rate: 625, round_trip: 100_000 };
+        talk.say(FromAgent::LinkSeen(seen)).await;
+        talk.say(FromAgent::Segments(raw_segments(&parts(&scan)))).await;
+        let chunks = vec![text(1, 1000)];
+        talk.say(FromAgent::Chunks(raw(&chunks))).await;
+        talk.say(FromAgent::Commit).await;
+        talk.outcome().await.expect("committed");
+        let known = PushHint { link: Some(seen), has_releases: true };
+        assert_eq!(hint(&ada, "web").await.expect("answered"), known);
+        assert_eq!(hint(&eve, "mine").await.expect("answered"), PushHint { link: None, has_releases: false });
+        let refused = hint(&eve, "web").await.expect_err("not hers");
+        assert_eq!(refused.fault(), Fault::Denied);
+    })
+    .await;
+}
 
 /// A push driven message by message.
 struct Talk {

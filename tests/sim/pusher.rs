@@ -187,6 +187,7 @@ impl Pusher {
             | FromAgent::Proof(_)
             | FromAgent::Renew(_)
             | FromAgent::Commit
+            | FromAgent::LinkSeen(_)
             | FromAgent::RecordQuery(_) => {}
         }
     }

@@ -85,6 +85,11 @@ impl Content {
         Self { explains, ..self }
     }
 
+    /// Returns how the push is paced.
+    pub fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
     /// Returns how many chunks were sent or are to be, and their plain bytes.
     pub fn unseen(&self) -> (u64, u64) {
         self.unseen

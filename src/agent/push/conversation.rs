@@ -23,7 +23,7 @@ use ground::limits::{ANSWER_TIME_LONG_MAX, LIST_MAX, PEER_PAUSE_MAX};
 use ground::monitor::{Monitor, Phase};
 use ground::threads;
 use protocol::push::{Action, Agent};
-use protocol::wire::PushReply;
+use protocol::wire::{FromAgent, PushReply};
 
 /// How long a proxy that stopped reading may take to say why.
 const REASON_TIME_MAX: Duration = Duration::from_secs(1);
@@ -294,7 +294,14 @@ impl Conversation {
 
     fn act(&mut self, action: Action) -> Result<()> {
         match action {
-            Action::Send(message) => self.outbox.send(message)?,
+            Action::Send(message) => {
+                if message == FromAgent::Commit
+                    && let Some(seen) = self.content.pace().link().seen()
+                {
+                    self.outbox.send(FromAgent::LinkSeen(seen))?;
+                }
+                self.outbox.send(message)?;
+            }
             Action::Stored(_) => {}
             Action::Committed { record, existing } => self.committed(Kept::Release(record), existing),
             Action::Cached(until) => self.committed(Kept::Until(until), false),

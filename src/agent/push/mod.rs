@@ -27,9 +27,9 @@ use std::time::{Duration, Instant};
 use self::attempt::{Assumptions, Names, Push, attempt};
 use self::source::{ArchiveForm, FilesRead, Reading, Source};
 use super::backoff::Backoff;
-use super::link_estimate::Link;
+use super::link_estimate::{Hint, LOCAL_TRIP, Link};
 use super::memory::recall_link;
-use super::pace::Pace;
+use super::pace::{Effort, Pace};
 use super::{Error, Result, Session};
 use crate::net::blocking;
 use ground::faults::{Fault, Faulty};
@@ -69,7 +69,9 @@ async fn run(
 ) -> Result<Receipt> {
     protocol::check_labels(&options.labels)?;
     let begun = Instant::now();
-    let pace = pace(session, options).await?;
+    let hint = Arc::new(Hint::default());
+    let pace = pace(session, options, &hint).await?;
+    let mut asks = pace.waits_for_hint();
     let push = &Push { session, options, stored, pace: &pace, monitor, begun };
     let mut assumptions = Assumptions::of(options);
     let mut source: Option<Source> = None;
@@ -89,7 +91,14 @@ async fn run(
             source = Some(next);
             attempt(push, assumptions, &mut source, &stored).await
         };
-        let error = match attempted.await {
+        let asked = async {
+            if std::mem::take(&mut asks) {
+                session.ask_hint(&options.app, &hint).await;
+            }
+        };
+        // While the input is read.
+        let (attempted, ()) = tokio::join!(attempted, asked);
+        let error = match attempted {
             Ok(receipt) => {
                 for dropped in &receipt.dropped {
                     monitor.note(&dropped.text());
@@ -132,14 +141,23 @@ async fn run(
     }
 }
 
-/// Returns the pace of a push: over the link as the user says it is, or as it was remembered.
-async fn pace(session: &Session, options: &PushOptions) -> Result<Pace> {
+/// Returns the pace of a push: over the link as the user says it is, as it was remembered, or as the proxy will say in its hint.
+async fn pace(session: &Session, options: &PushOptions, hint: &Arc<Hint>) -> Result<Pace> {
+    let trip = session.first_trip();
     let link = if let Some(rate) = options.link_rate.or(options.upload_rate_max) {
-        Link::told(rate, session.first_trip())
+        Link::told(rate, trip)
     } else {
         let (state, url) = (options.state.clone(), session.url().clone());
         let recall = move || state.and_then(|state| recall_link(&state, &url));
-        session.link(blocking::start(recall).await?)
+        let remembered = blocking::start(recall).await?.filter(|remembered| remembered.is_of(trip));
+        let is_distant = trip >= LOCAL_TRIP && !session.is_loopback();
+        let asks = remembered.is_none() && is_distant && options.effort == Effort::Auto && !options.raw;
+        let link = session.link(remembered, Arc::clone(hint));
+        if asks {
+            let pace = Pace::new(options.effort, link, options.threads);
+            return Ok(pace.hinted(Arc::clone(hint), trip * 3));
+        }
+        link
     };
     Ok(Pace::new(options.effort, link, options.threads))
 }

@@ -29,7 +29,7 @@ pub use parcel::{Basis, BlockSums, Cut, Parcel, ParcelError, RecordAnswer, Recor
 pub use possession::{Challenge, Possession};
 pub use query::{
     Answer, ArchiveStatistics, Change, ChangeKind, LogEntry, MethodStatistics, Moved, Primed, ProxyInfo,
-    SizeClass, Statistics, UserStatistics,
+    PushHint, SizeClass, Statistics, UserStatistics,
 };
 pub use sketches::Sketches;
 
@@ -189,6 +189,17 @@ pub enum FromAgent {
     Renew(String),
     /// Commit as soon as nothing is missing.
     Commit,
+    /// What the agent has measured of the link, for the next agent. Comes at any time, and is not answered.
+    LinkSeen(LinkSeen),
+}
+
+/// A link, as a push has measured it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkSeen {
+    /// 1000 bytes a second.
+    pub rate: u32,
+    /// Microseconds.
+    pub round_trip: u32,
 }
 
 impl FromAgent {
@@ -206,6 +217,7 @@ impl FromAgent {
             Self::Proof(_) => "Proof",
             Self::Renew(_) => "Renew",
             Self::Commit => "Commit",
+            Self::LinkSeen(_) => "LinkSeen",
         }
     }
 }

@@ -29,6 +29,8 @@ pub enum Operation {
     },
     /// Who am I, and who are you.
     Identify,
+    /// What is known of a push of this application from where this user pushes.
+    HintPush(AppName),
     /// All applications of the space.
     Applications,
     /// An application's releases, newest first.
@@ -164,6 +166,7 @@ impl Operation {
             Self::Push(_)
             | Self::Pull { .. }
             | Self::Identify
+            | Self::HintPush(_)
             | Self::Applications
             | Self::Releases(_)
             | Self::Statistics(_)

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeliveryPlan, DeliveryStatus, DestinationCheck, DestinationDropped, DestinationStatus, Refusal};
+use super::{
+    DeliveryPlan, DeliveryStatus, DestinationCheck, DestinationDropped, DestinationStatus, LinkSeen, Refusal,
+};
 use format::current::{CurrentEntry, MovedBy, Standing};
 use format::maintenance::{Collected, Removal, Verified};
 use format::record::{AppSummary, DeliveryEvent, Record};
@@ -56,6 +58,17 @@ pub enum Answer {
     Primed(Primed),
     /// What a destination that is gone no longer holds.
     Dropped(DestinationDropped),
+    /// What helps to choose how to push.
+    PushHint(PushHint),
+}
+
+/// What helps an agent without a memory to choose how to push.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushHint {
+    /// The link that the user's last push measured.
+    pub link: Option<LinkSeen>,
+    /// True if the application has releases that the token may read.
+    pub has_releases: bool,
 }
 
 /// What was taken into the cache from a destination.

@@ -62,7 +62,8 @@ pub fn run(bytes: &[u8]) {
                 | FromAgent::Piece(_)
                 | FromAgent::Proof(_)
                 | FromAgent::Renew(_)
-                | FromAgent::Commit,
+                | FromAgent::Commit
+                | FromAgent::LinkSeen(_),
             )
             | None => {}
         },
