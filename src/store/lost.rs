@@ -178,6 +178,11 @@ impl Store {
     /// Marks damaged copies as missing.
     pub(super) fn note_damaged(&self, copies: impl Iterator<Item = DamagedCopy>) {
         self.lost.add(copies);
+        self.note_incomplete();
+    }
+
+    /// Notes that something which a release needs was not found: the store should be verified soon.
+    pub(super) fn note_incomplete(&self) {
         self.suspect.store(true, Ordering::Relaxed);
         self.mark_incomplete();
     }

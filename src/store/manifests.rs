@@ -6,7 +6,7 @@
 use super::{Records, Result, Store, reader};
 use crate::ledger::{Change, Key, Table};
 use crate::restore::{ChunkSource as _, SourceError};
-use format::manifest::Root;
+use format::manifest::{self, NodeRef, Root};
 use format::recipe::ChunkRef;
 use format::release_manifests::ReleaseManifests;
 use ground::ids::{ChunkId, ReleaseId};
@@ -23,9 +23,21 @@ pub enum ArchivesStored {
 impl Store {
     /// Returns the root of a release: of its manifest that costs least to read.
     ///
+    /// Where a release with a record has none, the store counts as incomplete: a push of it brings what is lost.
+    ///
     /// # Errors
     /// The release is missing or damaged.
     pub fn root(&self, release: &ReleaseId) -> Result<Root, SourceError> {
+        let found = self.any_root(release);
+        if let Err(SourceError::Unknown(_) | SourceError::Damaged { .. }) = &found
+            && self.records.has(release, |_| true)
+        {
+            self.note_incomplete();
+        }
+        found
+    }
+
+    fn any_root(&self, release: &ReleaseId) -> Result<Root, SourceError> {
         let mut failed = SourceError::Unknown((*release).into());
         for id in self.records.roots(release)? {
             match self.root_at(&id) {
@@ -48,25 +60,75 @@ impl Store {
         Root::decode(&bytes).map_err(|error| SourceError::Damaged { id: *id, location: error.to_string() })
     }
 
-    /// Notes a manifest that was proven to make its release, and is durable. Before the record.
+    /// Notes a manifest that was proven to make its release, and is durable. Before the record, under a lease.
+    ///
+    /// The release's other manifest stays only if the store has all of it: of a release that was removed and is pushed again, or
+    /// that is damaged, it may lack chunks that nobody will send. Reads that manifest, where there is one.
     ///
     /// # Errors
-    /// The ledger's.
+    /// The ledger's; the index's.
     pub fn keep_root(&self, root: &Root, archives: ArchivesStored) -> Result<()> {
         let Some(release) = root.content else { return Ok(()) };
-        let _turn = self.records.turn_of_manifests();
-        // One that is damaged is made anew.
-        let kept = self.records.manifests(&release).ok().flatten().unwrap_or_default();
         let id = Some(root.id());
-        let manifests = match archives {
-            ArchivesStored::Packed => ReleaseManifests { packed: id, ..kept },
-            ArchivesStored::Unpacked => ReleaseManifests { unpacked: id, ..kept },
-        };
-        if manifests == kept {
-            return Ok(());
+        // One that is damaged is made anew.
+        let kept = || self.records.manifests(&release).ok().flatten();
+        loop {
+            let before = kept();
+            let manifests = before.unwrap_or_default();
+            let other = match archives {
+                ArchivesStored::Packed => manifests.unpacked,
+                ArchivesStored::Unpacked => manifests.packed,
+            };
+            let is_kept = match &other {
+                Some(other) => id == Some(*other) || self.holds_manifest(other)?,
+                None => false,
+            };
+            let other = other.filter(|_| is_kept);
+            let manifests = match archives {
+                ArchivesStored::Packed => ReleaseManifests { packed: id, unpacked: other },
+                ArchivesStored::Unpacked => ReleaseManifests { packed: other, unpacked: id },
+            };
+            if before == Some(manifests) {
+                return Ok(());
+            }
+            let _turn = self.records.turn_of_manifests();
+            // Another push of the release may have been faster.
+            if kept() == before {
+                let key = self.records.manifests_key(&release);
+                return Ok(self.records.ledger.apply(&[Change::Put { key, value: manifests.encode() }])?);
+            }
         }
-        let key = self.records.manifests_key(&release);
-        Ok(self.records.ledger.apply(&[Change::Put { key, value: manifests.encode() }])?)
+    }
+
+    /// Returns whether a push may count on a whole manifest: its root, nodes, segments and chunks of content.
+    fn holds_manifest(&self, root: &ChunkId) -> Result<bool> {
+        let (Some(place), Ok(read)) = (self.find(root)?, self.root_at(root)) else { return Ok(false) };
+        let is_held = self.holds(&ChunkRef { id: *root, bytes: place.bytes })?;
+        Ok(is_held && self.holds_below(&read.children, read.depth)?)
+    }
+
+    /// Returns whether a push may count on nodes of a level, and on all below them.
+    fn holds_below(&self, nodes: &[NodeRef], depth: u8) -> Result<bool> {
+        let (mut reader, mut bytes) = (self.reader(), Vec::new());
+        for node in nodes {
+            let node = ChunkRef::from(*node);
+            bytes.clear();
+            if !self.holds(&node)? || reader.read(&node, &mut bytes).is_err() {
+                return Ok(false);
+            }
+            let is_held = if depth > 0 {
+                let Ok(children) = manifest::decode_node(&bytes) else { return Ok(false) };
+                self.holds_below(&children, depth - 1)?
+            } else {
+                let Ok(chunks) = manifest::segment_chunks(&bytes) else { return Ok(false) };
+                let mut held = chunks.iter().map(|chunk| self.holds(chunk));
+                held.try_fold(true, |all, held| held.map(|held| all && held))?
+            };
+            if !is_held {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Returns the root of the manifest that has a release's archives as they are, where no other was made yet.

@@ -38,6 +38,7 @@ mod kill;
 mod ledgers;
 mod lying_proxy;
 mod machine;
+mod manifests;
 mod many;
 mod meant;
 mod memory;
