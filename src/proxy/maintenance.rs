@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::thread::{JoinHandle, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use super::{Error, Granted, Shared, improvement, taking};
+use super::{Error, Granted, Shared, improvement, lost_manifests, taking};
 use crate::delivery::destination::{self, Destination, KeptCopy};
 use crate::restore::{self, ChunkSource, OutsideLinks};
 use crate::store;
@@ -286,6 +286,9 @@ fn verify(shared: &Shared, store: &Arc<Store>, pass: Pass) -> store::Result<Veri
     if verified.finished {
         verified.incomplete = store::verify_releases(store)?;
         if pass.repair && !verified.incomplete.is_empty() {
+            if lost_manifests::find(store, &verified.incomplete, &shared.heavy_work)? > 0 {
+                verified.incomplete = store::verify_releases(store)?;
+            }
             for incomplete in &verified.incomplete {
                 verified.healed_chunks += heal(shared, store, incomplete)?;
             }

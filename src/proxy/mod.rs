@@ -23,6 +23,7 @@ mod granted;
 mod spaces;
 mod taking;
 mod improvement;
+mod lost_manifests;
 mod maintenance;
 mod prime;
 mod promotion;

@@ -3,10 +3,13 @@
 //! The root of a release without archives has the release's own name. Other releases have a small value in the ledger, which
 //! names the roots of the manifests that make them; it is written before the record, and removed once the roots are gone.
 
-use super::{Records, Result, Store, reader};
+use std::collections::{HashMap, HashSet};
+
+use super::{Records, Result, Store, packs, reader};
 use crate::ledger::{Change, Key, Table};
 use crate::restore::{ChunkSource as _, SourceError};
 use format::manifest::{self, NodeRef, Root};
+use format::pack::FrameKind;
 use format::recipe::ChunkRef;
 use format::release_manifests::ReleaseManifests;
 use ground::ids::{ChunkId, ReleaseId};
@@ -35,6 +38,11 @@ impl Store {
             self.note_incomplete();
         }
         found
+    }
+
+    /// Returns whether a release has a root that can be read; true where that cannot be known.
+    pub fn has_root(&self, release: &ReleaseId) -> bool {
+        !matches!(self.any_root(release), Err(SourceError::Unknown(_) | SourceError::Damaged { .. }))
     }
 
     fn any_root(&self, release: &ReleaseId) -> Result<Root, SourceError> {
@@ -100,8 +108,43 @@ impl Store {
         }
     }
 
+    /// Returns the roots among all chunks that name one of the releases. Nothing of what they say is proven.
+    ///
+    /// Time: reads the heads of all frames, and all manifests. Packs that cannot be read are left out.
+    ///
+    /// # Errors
+    /// The index's.
+    pub fn find_roots(&self, releases: &HashSet<ReleaseId>) -> Result<Vec<Root>> {
+        let (mut reader, mut bytes, mut roots) = (self.reader(), Vec::new(), HashMap::new());
+        for (_, pack) in self.shared.packs.all() {
+            let mut chunks = Vec::new();
+            let read = packs::visit_frames(&pack, &mut |frame| {
+                if frame.kind == FrameKind::Manifest {
+                    chunks.extend_from_slice(&frame.chunks);
+                }
+            });
+            if let Err(error) = read {
+                tracing::warn!(%error, "a pack cannot be read; no roots are looked for in its rest");
+            }
+            for chunk in chunks {
+                bytes.clear();
+                if self.holds(&chunk)?
+                    && reader.read(&chunk, &mut bytes).is_ok()
+                    && let Ok(root) = Root::decode(&bytes)
+                    && root.content.is_some_and(|release| releases.contains(&release))
+                {
+                    roots.insert(chunk.id, root);
+                }
+            }
+        }
+        Ok(roots.into_values().collect())
+    }
+
     /// Returns whether a push may count on a whole manifest: its root, nodes, segments and chunks of content.
-    fn holds_manifest(&self, root: &ChunkId) -> Result<bool> {
+    ///
+    /// # Errors
+    /// The index's.
+    pub fn holds_manifest(&self, root: &ChunkId) -> Result<bool> {
         let (Some(place), Ok(read)) = (self.find(root)?, self.root_at(root)) else { return Ok(false) };
         let is_held = self.holds(&ChunkRef { id: *root, bytes: place.bytes })?;
         Ok(is_held && self.holds_below(&read.children, read.depth)?)

@@ -15,7 +15,7 @@ use crate::store::{all, only, payloads};
 use crate::trees::{assert_same, change_byte, noise, write};
 use crate::world::{World, ask_as, delivered, push_options, web, within};
 
-async fn verify(world: &World, repair: bool) -> Verified {
+pub async fn verify(world: &World, repair: bool) -> Verified {
     let question = Operation::Verify { repair, seconds_max: None };
     match ask_as(world.access(), &question).await.expect("verified").into_iter().next() {
         Some(Answer::Verified(verified)) => *verified,

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use ground::ids::ReleaseId;
 use whit::agent::Effort;
 use whit::agent::push::PushOptions;
-use whit::store::{Store, collect, verify_releases};
+use whit::store::{FaultInjection, Store, collect, verify_releases};
 
 use crate::archives::zip;
+use crate::damage::verify;
 use crate::trees::{assert_same, text, write};
 use crate::world::{World, push_options, within};
 
@@ -103,6 +104,32 @@ async fn a_push_replaces_a_damaged_list_of_manifests() {
             assert_pulled(&world, "app", &source).await;
             world.stop().await;
             assert_whole(&world.store());
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verifying_finds_the_manifests_of_a_list_that_is_gone_and_proves_them() {
+    within(async {
+        for (fault, found) in [(None, 1), (Some(FaultInjection::OtherArchives), 0)] {
+            let mut world = World::start_with(|options| options.store.fault_injection = fault);
+            let source = world.path("tree");
+            for build in 0..2 {
+                tree(&source, build);
+                let pushed = world.push_with(&unpacking(&source)).await;
+                assert_eq!(pushed.archives.files, found, "{pushed:?}");
+                let file = manifests(&world, pushed.release);
+                let before = fs::read(&file).expect("written");
+                world.stop().await;
+                fs::write(&file, b"damaged").expect("written");
+                world.again();
+                let [seen, mended] = [verify(&world, false).await, verify(&world, true).await];
+                assert_eq!((seen.incomplete.len(), mended.incomplete.len()), (1, 0));
+                // What was refused is in the packs too, and is refused again.
+                assert_eq!(fs::read(&file).expect("written"), before);
+                assert_pulled(&world, "app", &source).await;
+            }
         }
     })
     .await;
