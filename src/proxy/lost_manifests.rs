@@ -18,10 +18,8 @@ use ground::ids::ReleaseId;
 /// The index's; the ledger's.
 pub(super) fn find(store: &Store, incomplete: &[Incomplete], heavy_work: &Mutex<()>) -> store::Result<u64> {
     let unreadable = incomplete.iter().filter(|incomplete| incomplete.missing_chunks.is_none());
-    let lost: HashSet<ReleaseId> = unreadable
-        .map(|incomplete| incomplete.release)
-        .filter(|release| !store.has_root(release))
-        .collect();
+    let lost: HashSet<ReleaseId> =
+        unreadable.map(|incomplete| incomplete.release).filter(|release| !store.has_root(release)).collect();
     if lost.is_empty() {
         return Ok(0);
     }

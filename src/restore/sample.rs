@@ -147,7 +147,7 @@ impl MemorySource {
         let mut builder = Builder::new(Profile::DEFAULT);
         let mut segments: Vec<Segment> = items.iter().filter_map(|item| builder.push(item)).collect();
         let totals = builder.totals();
-        let (last, _, nodes) = builder.finish(shape).expect("a small release");
+        let (last, made, nodes) = builder.finish(shape).expect("a small release");
         segments.extend(last);
         let mut parts: Vec<Vec<u8>> = segments.into_iter().map(|segment| segment.bytes).collect();
         self.segments.clone_from(&nodes);
@@ -156,7 +156,7 @@ impl MemorySource {
         for part in parts {
             self.add(part);
         }
-        root
+        Root { content: made.content, ..root }
     }
 
     fn cut(&mut self, content: &[u8]) -> Vec<ChunkRef> {

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use crate::restore::{ChunkSource, Error, Items};
 use format::manifest::{EntryPath, Item, Root};
-use format::recipe::{ChunkRef, ContentHasher, Recipe};
+use format::recipe::{ChunkRef, Container, ContentHasher, Recipe};
 use ground::ids::ContentId;
 use protocol::wire::{Change, ChangeKind};
 
@@ -14,10 +14,13 @@ use self::unseen::Pending;
 
 /// Chunks of changed files to look for at a time: 24 MiB.
 const CHUNKS_MAX: usize = 1024 * 1024;
+/// Chunks of an archive that are read ahead: 512 Ki, as many as 2 GiB have at 4 KiB each, and 18 MiB. One of more that is stored
+/// otherwise counts as changed.
+const ARCHIVE_CHUNKS_MAX: usize = 512 * 1024;
 
 /// Hands each path that differs between the releases to `take`, in order, until it returns false.
 ///
-/// Reads both releases from `source`, segment by segment. Memory: 32 MiB at most, whatever they hold. Time: O(entries
+/// Reads both releases from `source`, segment by segment. Memory: 50 MiB at most, whatever they hold. Time: O(entries
 /// and chunk references of both), and the earlier release is read again for each million of distinct chunks in changed
 /// files. A chunk that one file repeats more than a million chunks later counts as unseen again.
 ///
@@ -62,16 +65,14 @@ fn compare_by(
             }
             (Some(earlier), Some(later)) => {
                 let row = change(ChangeKind::Changed, later);
-                // Archives may be stored otherwise, and be the same.
-                let are_archives = is_archive(earlier) && is_archive(later);
-                let differs =
-                    if are_archives { as_packed(earlier) != as_packed(later) } else { earlier != later };
-                if are_archives && !differs && olds.content()? == news.content()? {
-                    olds.skip()?;
-                    news.skip()?;
-                    true
-                } else {
-                    both(&mut olds, &mut news, &mut pending, row, differs)?
+                let (earlier, later) = (Form::of(earlier), Form::of(later));
+                match earlier.compare(later, &mut olds, &mut news)? {
+                    Compared::Same => {
+                        olds.skip()?;
+                        news.skip()?;
+                        true
+                    }
+                    other => both(&mut olds, &mut news, &mut pending, row, other == Compared::Other)?,
                 }
             }
             (Some(_), None) | (None, Some(_)) => unreachable!("the guards above take these"),
@@ -120,15 +121,47 @@ fn change(kind: ChangeKind, entry: &Item) -> Change {
     Change { kind, path: path(entry).as_bytes().to_vec(), bytes, unseen_bytes: 0 }
 }
 
-fn is_archive(entry: &Item) -> bool {
-    matches!(entry, Item::File { recipe: Recipe::Packed | Recipe::Container(_), .. })
+/// How an entry is compared with another: equal archives may be stored in several ways.
+#[derive(Debug, PartialEq)]
+struct Form {
+    /// The entry, of a file without its recipe.
+    entry: Item,
+    /// The recipe of an unpacked archive. The chunks of other files are their content.
+    container: Option<Container>,
 }
 
-/// Returns the entry of an archive as it would be if it were stored as it is.
-fn as_packed(entry: &Item) -> Item {
-    match entry.clone() {
-        Item::File { path, mode, size, .. } => Item::File { path, mode, size, recipe: Recipe::Packed },
-        other => other,
+/// What entries say of each other before their chunks are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Compared {
+    Same,
+    Other,
+    /// They are the same if their chunks are.
+    ByChunks,
+}
+
+impl Form {
+    fn of(entry: &Item) -> Self {
+        match entry.clone() {
+            Item::File { path, mode, size, recipe } => Self {
+                entry: Item::File { path, mode, size, recipe: Recipe::Chunks },
+                container: recipe.container(),
+            },
+            entry => Self { entry, container: None },
+        }
+    }
+
+    /// Compares the present entries of both releases.
+    fn compare(self, later: Self, olds: &mut Entries<'_>, news: &mut Entries<'_>) -> Result<Compared, Error> {
+        let known = |same| if same { Compared::Same } else { Compared::Other };
+        if self.entry != later.entry {
+            return Ok(Compared::Other);
+        }
+        Ok(match (self.container, later.container) {
+            (None, None) => Compared::ByChunks,
+            (Some(old), Some(new)) => known(old.artifact == new.artifact),
+            (Some(old), None) => known(old.content.is_some() && old.content == news.content()?),
+            (None, Some(new)) => known(new.content.is_some() && new.content == olds.content()?),
+        })
     }
 }
 
@@ -173,19 +206,17 @@ impl<'a> Entries<'a> {
         }
     }
 
-    /// Names the content of the present entry, an archive; its chunks come all the same. None where an earlier version pushed it.
+    /// Names the content of the present entry, whose chunks it is and come all the same. None beyond [`ARCHIVE_CHUNKS_MAX`].
     fn content(&mut self) -> Result<Option<ContentId>, Error> {
-        let Some(Item::File { recipe, .. }) = &self.entry else { return Ok(None) };
-        if let Some(container) = recipe.container() {
-            return Ok(container.content);
-        }
         let mut ahead = VecDeque::new();
-        while let Some(chunk) = self.chunk()? {
+        while ahead.len() <= ARCHIVE_CHUNKS_MAX
+            && let Some(chunk) = self.chunk()?
+        {
             ahead.push_back(chunk);
         }
-        let content = ContentHasher::of(&ahead);
+        let content = (ahead.len() <= ARCHIVE_CHUNKS_MAX).then(|| ContentHasher::of(&ahead));
         self.ahead = ahead;
-        Ok(Some(content))
+        Ok(content)
     }
 
     /// Advances to the next entry.
@@ -203,7 +234,7 @@ mod tests {
     use super::*;
     use crate::restore::MemorySource;
     use format::manifest::Shape;
-    use ground::ids::ChunkId;
+    use ground::ids::{ArtifactId, ChunkId};
 
     /// Files by name, each of chunks by number.
     type Files = Vec<(String, Vec<u32>)>;
@@ -289,6 +320,79 @@ mod tests {
                     "round {round}, {chunks_max} at a time"
                 );
             }
+        }
+    }
+
+    /// A release of one archive `a`, in some form: its content in chunks, the chunks of its stream where it is unpacked, and whether
+    /// the manifest names its content.
+    fn archive(
+        source: &mut MemorySource,
+        recipe: fn(Container) -> Recipe,
+        names: bool,
+        (content, stream): (&[u32], u32),
+    ) -> Root {
+        let path = EntryPath::new(b"a".to_vec()).expect("a path");
+        let packed: Vec<ChunkRef> = content.iter().map(|number| chunk(*number)).collect();
+        let size = packed.iter().map(|chunk| u64::from(chunk.bytes)).sum();
+        let stream = chunk(stream);
+        let artifact = content.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
+        let recipe = recipe(Container {
+            stream_bytes: stream.bytes.into(),
+            artifact: ArtifactId::of(&artifact),
+            content: names.then(|| ContentHasher::of(&packed)),
+        });
+        let chunks = if recipe.container().is_some() { vec![stream] } else { packed };
+        let mut items = vec![Item::File { path, mode: 0o644, size, recipe }];
+        items.extend(chunks.into_iter().map(Item::Chunk));
+        source.manifest(Shape::Tree, &items)
+    }
+
+    #[test]
+    fn archives_are_the_same_or_not_however_they_are_stored() {
+        let forms: [(fn(Container) -> Recipe, bool); 4] = [
+            (|_| Recipe::Chunks, true),
+            (|_| Recipe::Packed, true),
+            (Recipe::Container, true),
+            // Of an earlier version.
+            (Recipe::Container, false),
+        ];
+        // Two encoders may leave other streams of the same archive; chunks 7 and 14 are of one size.
+        let contents: [(&[u32], u32); 3] = [(&[1, 7], 100), (&[1, 7], 200), (&[1, 14], 100)];
+        for (one, other) in (0..12).flat_map(|one| (0..12).map(move |other| (one, other))) {
+            let mut source = MemorySource::default();
+            let mut make =
+                |at: usize| archive(&mut source, forms[at / 3].0, forms[at / 3].1, contents[at % 3]);
+            let (before, after) = (make(one), make(other));
+            let mut rows = 0;
+            let mut take = |_| {
+                rows += 1;
+                true
+            };
+            compare(&before, &after, &source, &mut take).expect("compared");
+            let is_unnamed = |at: usize| at >= 9;
+            // Without its content's name, an unpacked archive is compared with unpacked ones alone.
+            let is_known = !(is_unnamed(one) && other < 6 || is_unnamed(other) && one < 6);
+            let is_same = contents[one % 3].0 == contents[other % 3].0 && is_known;
+            assert_eq!(rows == 0, is_same, "{one} and {other}");
+        }
+    }
+
+    #[test]
+    fn an_archive_of_too_many_chunks_is_compared_in_bounded_memory() {
+        let mut source = MemorySource::default();
+        let many = vec![1; ARCHIVE_CHUNKS_MAX + 2];
+        let packed = archive(&mut source, |_| Recipe::Packed, true, (&many, 100));
+        let unpacked = archive(&mut source, Recipe::Container, true, (&many, 100));
+        for (before, after, changed) in
+            [(&packed, &unpacked, 1), (&unpacked, &packed, 1), (&packed, &packed, 0)]
+        {
+            let mut rows = 0;
+            let mut take = |_| {
+                rows += 1;
+                true
+            };
+            compare(before, after, &source, &mut take).expect("compared");
+            assert_eq!(rows, changed);
         }
     }
 

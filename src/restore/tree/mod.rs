@@ -157,7 +157,7 @@ pub fn write_tree(
 ) -> Result<Written, Error> {
     monitor.begin(Phase::Rebuild, Some(root.totals.bytes));
     let same = match &options.previous {
-        Some(previous) => SameFiles::find(root, previous, source, monitor)?,
+        Some(previous) => SameFiles::find(root, previous.root, source, monitor)?,
         None => SameFiles::default(),
     };
     let opened = if options.above.is_none() {

@@ -4,16 +4,14 @@ use std::iter::Peekable;
 
 use crate::restore::{ChunkSource, Error, Items};
 use format::manifest::{EntryPath, Item, Root};
-use format::recipe::{ChunkRef, ContentHasher, Recipe};
+use format::recipe::{ChunkRef, Container, ContentHasher, Recipe};
 use ground::ids::ContentId;
 use ground::monitor::Monitor;
-
-use super::Previous;
 
 /// 64 Mi files, 8 MiB of memory; files after these are simply rebuilt.
 const FILES_MAX: usize = 64 * 1024 * 1024;
 
-/// One bit for each file of the new release, in its order: whether the earlier one has it with an equal recipe.
+/// One bit for each file of the new release, in its order: whether the earlier one has it with the same bytes.
 #[derive(Debug, Default)]
 pub(super) struct SameFiles {
     bits: Vec<u64>,
@@ -28,12 +26,12 @@ impl SameFiles {
     /// The new manifest is damaged. Damage in the earlier one is noted in `monitor`, and its rest is not used.
     pub(super) fn find(
         root: &Root,
-        previous: &Previous<'_>,
+        previous: &Root,
         source: &dyn ChunkSource,
         monitor: &dyn Monitor,
     ) -> Result<Self, Error> {
         let (mut new_reader, mut old_reader) = (source.reader(), source.reader());
-        let mut old = Earlier { items: Items::new(previous.root, &mut *old_reader).peekable(), failed: None };
+        let mut old = Earlier { items: Items::new(previous, &mut *old_reader).peekable(), failed: None };
         let mut found = Self::default();
         let (mut open, mut open_bytes) = (None, 0);
         for item in Items::new(root, &mut *new_reader) {
@@ -123,18 +121,15 @@ struct Earlier<'a> {
 impl Earlier<'_> {
     /// Advances to `path`, and compares a file of this size there with one that is made by `recipe`.
     fn has_file(&mut self, path: &EntryPath, size: u64, recipe: Recipe) -> Open {
-        let named = |recipe: Recipe| recipe.container().and_then(|container| container.content);
         let Some(old) = self.recipe(path, size) else { return Open::Settled(false) };
-        if old == recipe {
-            return Open::Chunks(true);
-        }
         // Archives may be stored otherwise, and be the same.
-        match (old, recipe) {
-            (_, Recipe::Packed) => {
-                named(old).map_or(Open::Settled(false), |old| Open::Packed(old, Box::default()))
-            }
-            (Recipe::Packed, _) => Open::Settled(named(recipe) == Some(self.content())),
-            _ => Open::Settled(named(old).is_some() && named(old) == named(recipe)),
+        match (old.container(), recipe.container()) {
+            (None, None) => Open::Chunks(true),
+            (Some(old), Some(new)) => Open::Settled(old.artifact == new.artifact),
+            (Some(Container { content: Some(old), .. }), None) => Open::Packed(old, Box::default()),
+            (None, Some(Container { content: Some(new), .. })) => Open::Settled(self.content() == new),
+            // An earlier version did not name the content.
+            (Some(_), None) | (None, Some(_)) => Open::Settled(false),
         }
     }
 
@@ -162,7 +157,7 @@ impl Earlier<'_> {
         }
     }
 
-    /// Names the content of the packed archive whose chunks come.
+    /// Names the content of the file whose chunks come.
     fn content(&mut self) -> ContentId {
         let mut content = ContentHasher::default();
         while let Some(Ok(Item::Chunk(chunk))) = self.items.peek() {
@@ -178,5 +173,47 @@ impl Earlier<'_> {
             self.items.next();
         }
         same
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::restore::MemorySource;
+    use format::manifest::Shape;
+    use ground::ids::{ArtifactId, ChunkId};
+    use ground::monitor::Silent;
+
+    /// An archive of two chunks, the second by number, and a file after it.
+    fn release(source: &mut MemorySource, form: usize, second: u32) -> Root {
+        let chunk = |number: u32| ChunkRef { id: ChunkId::of(&number.to_le_bytes()), bytes: 1000 };
+        let (packed, stream) = ([chunk(1), chunk(second)], chunk(100 + second));
+        let container = |content| {
+            let artifact = ArtifactId::of(&second.to_le_bytes());
+            Recipe::Container(Container { stream_bytes: 1000, artifact, content })
+        };
+        let content = ContentHasher::of(&packed);
+        let recipe = [Recipe::Chunks, Recipe::Packed, container(Some(content)), container(None)][form];
+        let chunks = if form < 2 { packed.to_vec() } else { vec![stream] };
+        let path = |name: &[u8]| EntryPath::new(name).expect("a path");
+        let file = |name, size, recipe| Item::File { path: path(name), mode: 0o644, size, recipe };
+        let mut items = vec![file(b"a", 2000, recipe)];
+        items.extend(chunks.into_iter().map(Item::Chunk));
+        items.extend([file(b"b", 1000, Recipe::Chunks), Item::Chunk(chunk(9))]);
+        source.manifest(Shape::Tree, &items)
+    }
+
+    #[test]
+    fn an_equal_archive_is_found_however_both_are_stored() {
+        for (old, new) in (0..4).flat_map(|old| (0..4).map(move |new| (old, new))) {
+            for second in [7, 8] {
+                let mut source = MemorySource::default();
+                let (before, after) = (release(&mut source, old, 7), release(&mut source, new, second));
+                let same = SameFiles::find(&after, &before, &source, &Silent).expect("compared");
+                // An earlier version did not name the content of what it unpacked.
+                let is_known = (old < 3 || new >= 2) && (new < 3 || old >= 2);
+                assert_eq!((same.has(0), same.has(1)), (second == 7 && is_known, true), "{old} and {new}");
+            }
+        }
     }
 }
