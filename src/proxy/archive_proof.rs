@@ -64,6 +64,7 @@ pub fn prove(
             if let Some(keeping) = &mut keeping {
                 keeping.write(bytes);
             }
+            Ok(())
         })?;
         if !is_rebuilt || store.injects(FaultInjection::OtherArchives) {
             proof.failed = Some(path.clone());
@@ -79,17 +80,17 @@ pub fn prove(
 /// Rebuilds an archive, whose bytes `take` sees; returns whether it is what its recipe says.
 ///
 /// # Errors
-/// A chunk that cannot be read.
+/// A chunk that cannot be read; the first of `take`.
 pub fn is_rebuilt(
     archive: Archive<'_>,
     profile: Profile,
     reader: &mut dyn ChunkReader,
-    take: &mut dyn FnMut(&[u8]),
+    take: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
 ) -> Result<bool, Error> {
     let (mut cutter, mut content) = (Cutter::new(profile), ContentHasher::default());
     let mut add = |chunk: &[u8]| content.push(&ChunkRef::of(chunk));
     let rebuilt = write_archive(archive, reader, &Permits::default(), &mut |bytes| {
-        take(bytes);
+        take(bytes)?;
         cutter.push(bytes, &mut add);
         Ok(())
     });

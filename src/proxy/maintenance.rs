@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Weak};
-use std::thread::{JoinHandle, ScopedJoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{Error, Granted, Shared, improvement, lost_manifests, taking};
+use super::improvements::Improvements;
+use super::{Error, Granted, Shared, lost_manifests};
 use crate::delivery::destination::{self, Destination, KeptCopy};
 use crate::restore::{self, ChunkSource, OutsideLinks};
 use crate::store;
@@ -21,7 +22,6 @@ use format::recipe::Recipe;
 use format::record::Record;
 use ground::faults::{Fault, Faulty};
 use ground::ids::{AppName, ChunkId, ReleaseId, Selector, SpaceName};
-use ground::threads;
 use protocol::token::Action;
 use protocol::wire::{Answer, Operation, Refusal};
 
@@ -103,6 +103,7 @@ impl Maintenance {
             let begin = Instant::now();
             let (mut collected, mut verified) = (begin, begin);
             let mut is_first = true;
+            let mut improvements = Improvements::default();
             loop {
                 let due = |every: Option<Duration>, last: Instant| every.map(|every| last + every);
                 let next = [due(options.collect_every, collected), due(options.verify_every, verified)];
@@ -116,7 +117,7 @@ impl Maintenance {
                 let Some(shared) = Weak::upgrade(&shared) else { break };
                 look(&shared, options.idle_after);
                 if let Some(after) = options.improve_after {
-                    improve(&shared, after);
+                    improvements.go_on(&shared, after);
                 }
                 if due(options.collect_every, collected).is_some_and(|due| due <= Instant::now()) {
                     // In a space that nobody has used, nothing new expires or becomes garbage.
@@ -179,35 +180,6 @@ fn look(shared: &Shared, idle_after: Option<Duration>) {
     }
     if let Some(after) = idle_after {
         shared.spaces.close_idle(after);
-    }
-}
-
-/// Improves the open spaces, as long as nobody uses any.
-fn improve(shared: &Shared, after: Duration) {
-    // Held one at a time: what is held is not idle.
-    let stores: Vec<Weak<Store>> = shared.spaces.opened().iter().map(Arc::downgrade).collect();
-    for store in stores {
-        let Some(store) = store.upgrade() else { continue };
-        let is_idle = || !shared.stopping.load(Ordering::Relaxed) && shared.spaces.are_idle(after, &store);
-        if !is_idle() || !store.is_whole() {
-            continue;
-        }
-        let pending = shared.deliveries.pending(store.records().space());
-        let improved = std::thread::scope(|scope| {
-            let work = || {
-                threads::gives_way();
-                improvement::improve(&store, &pending, &is_idle)
-            };
-            threads::start(scope, work).map(ScopedJoinHandle::join)
-        });
-        match improved {
-            Ok(Ok(Ok(_) | Err(taking::Error::Stopping))) => {}
-            Ok(Ok(Err(error))) => {
-                tracing::warn!(%error, "stored archives were not unpacked; it is tried again");
-            }
-            Ok(Err(_)) => tracing::error!("unpacking stored archives panicked; it is tried again"),
-            Err(error) => tracing::warn!(%error, "stored archives were not unpacked; it is tried again"),
-        }
     }
 }
 

@@ -23,6 +23,7 @@ mod granted;
 mod spaces;
 mod taking;
 mod improvement;
+mod improvements;
 mod lost_manifests;
 mod maintenance;
 mod prime;
@@ -176,7 +177,7 @@ struct Shared {
     audit: Arc<Audit>,
     destinations: Destinations,
     /// Tells long maintenance to end.
-    stopping: AtomicBool,
+    stopping: Arc<AtomicBool>,
     /// Locked while an executable is encoded or decoded, for a push or a pull, or archives are rebuilt as a proof: each
     /// takes up to a gigabyte.
     heavy_work: Arc<Mutex<()>>,
@@ -257,7 +258,7 @@ impl Proxy {
         let deliveries = Deliveries::start(ledger, options.destinations.clone(), &makes, deliveries)?;
         lock.describe(&url.to_string())?;
         let destinations = options.destinations.clone();
-        let stopping = AtomicBool::new(false);
+        let stopping = Arc::default();
         let (heavy_work, patches) = (Arc::default(), PatchCache::default());
         let shared = Arc::new(Shared {
             identity,

@@ -134,6 +134,11 @@ impl Spaces {
         }
     }
 
+    /// Returns when the space was last used; none where it is not open.
+    pub fn last_used(&self, space: &SpaceName) -> Option<Instant> {
+        self.slots().get(space).map(|slot| *slot.used())
+    }
+
     /// Returns whether nobody has used any space for a time, but who holds `own` once.
     pub fn are_idle(&self, after: Duration, own: &Arc<Store>) -> bool {
         let now = Instant::now();

@@ -1,5 +1,7 @@
 //! Archives are recognized, and any bytes that were decoded are rebuilt bit for bit.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use recode::archive::{Limits, Memory, Part, Piece, Plan, Planner, rebuild, unpack};
 use recode::deflate::{Encoder, Maker, Method};
@@ -225,6 +227,16 @@ fn any_flipped_byte_is_survived() {
             flipped[at] ^= 0x55;
             there_and_back(&flipped);
         }
+    }
+}
+
+#[test]
+fn a_planner_that_is_stopped_plans_nothing() {
+    let archive = gzip(&text(50_000, 1), 6);
+    for stopping in [false, true] {
+        let mut planner = Planner::default().stopped_by(&Arc::new(stopping.into()));
+        let plan = planner.plan(&archive, &Limits::default(), &mut Memory);
+        assert_eq!(plan.is_plain(), stopping);
     }
 }
 

@@ -3,11 +3,16 @@
 use std::path::Path;
 use std::time::Duration;
 
+use delta::compression::{Compressor, LEVEL_DEFAULT};
+use format::manifest::{Builder, EntryPath, Item, Profile, Root, Shape};
+use format::pack::{Frame, FrameKind};
+use format::recipe::{ChunkRef, Recipe};
+use format::record::{Cost, Record};
 use format::release_manifests::ReleaseManifests;
 use ground::ids::ReleaseId;
 use whit::agent::Effort;
 use whit::agent::push::PushOptions;
-use whit::store::Pass;
+use whit::store::{ArchivesStored, Pass, Store};
 
 use crate::archives::zip;
 use crate::trees::{assert_same, noise, text, write};
@@ -120,6 +125,64 @@ async fn packed_bytes_of_earlier_releases_go_and_their_archives_come_out_bit_for
         let dead = first.removed_chunks + last.removed_chunks + last.dead_chunks_left;
         assert!(dead > 0, "{first:?} {last:?}");
         assert!(whit::store::verify_releases(&store).expect("verified").is_empty());
+    })
+    .await;
+}
+
+/// Stores a release of one archive that is cut every 10,000 bytes, which no honest agent does.
+fn push_cut_otherwise(store: &Store, app: &str, archive: &[u8]) -> Root {
+    let parts: Vec<&[u8]> = archive.chunks(10_000).collect();
+    let mut builder = Builder::new(Profile::DEFAULT);
+    let path = EntryPath::new(b"app.jar".to_vec()).expect("a path");
+    let file = Item::File { path, mode: 0o644, size: archive.len() as u64, recipe: Recipe::Packed };
+    let items = std::iter::once(file).chain(parts.iter().map(|part| Item::Chunk(ChunkRef::of(part))));
+    let mut manifest: Vec<Vec<u8>> =
+        items.filter_map(|item| builder.push(&item)).map(|segment| segment.bytes).collect();
+    let (last, root, _) = builder.finish(Shape::Tree).expect("small");
+    manifest.extend(last.map(|last| last.bytes));
+    manifest.push(root.encode());
+    let mut compressor = Compressor::new(LEVEL_DEFAULT);
+    for (kind, parts) in
+        [(FrameKind::Content, parts), (FrameKind::Manifest, manifest.iter().map(Vec::as_slice).collect())]
+    {
+        store.append(&Frame::compress(kind, parts, &mut compressor)).expect("appended");
+    }
+    store.sync().expect("synced");
+    store.keep_root(&root, ArchivesStored::Packed).expect("kept");
+    let record = Record {
+        app: app.parse().expect("a name"),
+        release: root.release(),
+        sequence: 0,
+        created: 1,
+        user: "mallory".parse().expect("a name"),
+        labels: Vec::new(),
+        totals: root.totals,
+        cost: Cost::default(),
+        behalf: Vec::new(),
+    };
+    store.records().add(record).expect("recorded");
+    root
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_archive_that_was_cut_otherwise_stays_as_it_is_and_others_do_not_wait_for_it() {
+    within(async {
+        let mut world = start();
+        world.stop().await;
+        let archive = zip(&[("core.js", text(1, 300_000))], true);
+        // Its application comes first.
+        let odd = push_cut_otherwise(&world.store(), "a", &archive);
+        world.again();
+        let source = world.path("tree");
+        tree(&source, 0);
+        let pushed = world.push_with(&raw("b", &source)).await;
+        wait_for_manifests(&world, pushed.release, 2).await;
+        // Nothing can be done with the other one; it is not tried again.
+        let file = world.space().join("manifests").join(format!("{}.manifests", odd.release()));
+        let both = ReleaseManifests { packed: Some(odd.id()), unpacked: Some(odd.id()) };
+        assert_eq!(std::fs::read(file).expect("written"), both.encode());
+        world.pull("a", &world.path("copy")).await.expect("pulled");
+        assert!(std::fs::read(world.path("copy/app.jar")).expect("written") == archive);
     })
     .await;
 }

@@ -10,7 +10,7 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::section::{FileSection, OffsetWriter};
 use crate::agent::pace::{History, Pace};
@@ -49,6 +49,7 @@ pub struct Archives {
     bytes_left: AtomicU64,
     turns: Arc<Permits>,
     pace: Option<(Pace, History)>,
+    stopping: Arc<AtomicBool>,
 }
 
 impl Archives {
@@ -66,13 +67,25 @@ impl Archives {
 
     /// Temporary files take at most `bytes` of `folder`.
     fn within(folder: PathBuf, bytes: u64) -> Self {
-        Self { folder, bytes_left: AtomicU64::new(bytes), turns: Arc::default(), pace: None }
+        Self {
+            folder,
+            bytes_left: AtomicU64::new(bytes),
+            turns: Arc::default(),
+            pace: None,
+            stopping: Arc::default(),
+        }
     }
 
     /// Unpacks only archives for which the pace says so.
     #[must_use]
     pub fn paced(self, pace: Pace, history: History) -> Self {
         Self { pace: Some((pace, history)), ..self }
+    }
+
+    /// Leaves what is not unpacked yet as it is once `stopping` is set.
+    #[must_use]
+    pub fn stopped_by(self, stopping: &Arc<AtomicBool>) -> Self {
+        Self { stopping: Arc::clone(stopping), ..self }
     }
 
     /// Takes bytes of what is left, until they are given back; none where so many are not left.
@@ -159,7 +172,8 @@ pub(super) struct Unpacker<'a> {
 impl<'a> Unpacker<'a> {
     /// Creates one that examines archives of many members with `threads` threads.
     pub fn new(archives: &'a Archives, threads: usize) -> Self {
-        Self { archives, planner: Planner::new(threads, Arc::clone(&archives.turns)), streams: None }
+        let planner = Planner::new(threads, Arc::clone(&archives.turns)).stopped_by(&archives.stopping);
+        Self { archives, planner, streams: None }
     }
 
     /// Unpacks `file` of `size` bytes, which looks like an archive, if it can be rebuilt; returns its recipe and chunks.
@@ -205,7 +219,7 @@ impl<'a> Unpacker<'a> {
         buffer: &mut Vec<u8>,
     ) -> files::Result<Option<(UnpackedArchive, Vec<ChunkRef>)>> {
         let plan = self.planner.plan(archive, &Limits::default(), &mut Nested(self.archives));
-        if !is_worth_it(&plan) {
+        if !is_worth_it(&plan) || self.archives.stopping.load(Ordering::Relaxed) {
             return Ok(None);
         }
         let head = encode_head(&plan);

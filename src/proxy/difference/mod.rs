@@ -66,7 +66,7 @@ fn compare_by(
             (Some(earlier), Some(later)) => {
                 let row = change(ChangeKind::Changed, later);
                 let (earlier, later) = (Form::of(earlier), Form::of(later));
-                match earlier.compare(later, &mut olds, &mut news)? {
+                match earlier.compare(&later, &mut olds, &mut news)? {
                     Compared::Same => {
                         olds.skip()?;
                         news.skip()?;
@@ -151,7 +151,12 @@ impl Form {
     }
 
     /// Compares the present entries of both releases.
-    fn compare(self, later: Self, olds: &mut Entries<'_>, news: &mut Entries<'_>) -> Result<Compared, Error> {
+    fn compare(
+        &self,
+        later: &Self,
+        olds: &mut Entries<'_>,
+        news: &mut Entries<'_>,
+    ) -> Result<Compared, Error> {
         let known = |same| if same { Compared::Same } else { Compared::Other };
         if self.entry != later.entry {
             return Ok(Compared::Other);
@@ -323,11 +328,14 @@ mod tests {
         }
     }
 
+    /// Makes the recipe of an archive of the one that it has unpacked.
+    type Stored = fn(Container) -> Recipe;
+
     /// A release of one archive `a`, in some form: its content in chunks, the chunks of its stream where it is unpacked, and whether
     /// the manifest names its content.
     fn archive(
         source: &mut MemorySource,
-        recipe: fn(Container) -> Recipe,
+        recipe: Stored,
         names: bool,
         (content, stream): (&[u32], u32),
     ) -> Root {
@@ -349,7 +357,7 @@ mod tests {
 
     #[test]
     fn archives_are_the_same_or_not_however_they_are_stored() {
-        let forms: [(fn(Container) -> Recipe, bool); 4] = [
+        let forms: [(Stored, bool); 4] = [
             (|_| Recipe::Chunks, true),
             (|_| Recipe::Packed, true),
             (Recipe::Container, true),

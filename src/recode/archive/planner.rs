@@ -1,7 +1,7 @@
 //! Looks at an archive and writes the plan of its pieces.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::limits::Limits;
@@ -75,6 +75,18 @@ impl Planner {
             turns,
             decoder: Decoder::new(Format::Deflate),
             left_packed: LeftPacked::default(),
+        }
+    }
+
+    /// Ends its work soon, within a stream too, once `stopping` is set: a plan is then worth nothing.
+    #[must_use]
+    pub fn stopped_by(self, stopping: &Arc<AtomicBool>) -> Self {
+        let stop = |guesser: Guesser| guesser.stopped_by(Arc::clone(stopping));
+        Self {
+            guesser: stop(self.guesser),
+            helpers: self.helpers.into_iter().map(stop).collect(),
+            heavy_guesser: self.heavy_guesser.stopped_by(Arc::clone(stopping)),
+            ..self
         }
     }
 

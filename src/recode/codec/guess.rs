@@ -4,6 +4,8 @@
 //! has none makes the whole stream again, and only if all of it is the same that is the answer.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::decoder::Decoder;
 use super::encoder::Encoder;
@@ -44,18 +46,25 @@ impl From<deflate::Stream> for Stream {
 pub struct Guesser {
     encoder: Encoder,
     encoded: Vec<u8>,
+    stopping: Arc<AtomicBool>,
 }
 
 /// Ends decoding early.
 struct Stop;
 
 impl Guesser {
+    /// Ends its work soon once `stopping` is set: what it returns is then worth nothing.
+    #[must_use]
+    pub fn stopped_by(self, stopping: Arc<AtomicBool>) -> Self {
+        Self { stopping, ..self }
+    }
+
     /// Measures the stream of `format` at the start of `bytes` and finds its method.
     ///
     /// `None` if it is damaged, cut short, or decodes to more than `plain_max`. Time: that
     /// of encoding it once, at most twice for xz and four times for zstd, and of encoding up to 4 MiB for each setting.
     pub fn stream(&mut self, format: Format, bytes: &[u8], plain_max: u64) -> Option<Stream> {
-        let (packed, plain) = measure(format, bytes, plain_max)?;
+        let (packed, plain) = measure(format, bytes, plain_max, &self.stopping)?;
         let stream = &bytes[..packed];
         let method = match format {
             Format::Xz => self.xz(stream, plain),
@@ -72,6 +81,9 @@ impl Guesser {
         let first = header.first_block(plain);
         let mut made = 0;
         for xz in header.likely(plain) {
+            if self.stopping.load(Ordering::Relaxed) {
+                break;
+            }
             if made < PRESETS_MAX && self.begins_so(&xz, stream, header.data_at, first).unwrap_or(false) {
                 let method = Method::Xz(xz);
                 if self.prove(&method, stream).0 {
@@ -116,6 +128,9 @@ impl Guesser {
         let header = frame::Header::read(stream)?;
         let mut levels = 0;
         for single in header.likely() {
+            if self.stopping.load(Ordering::Relaxed) {
+                break;
+            }
             let (same, at) = self.prove(&Method::Zstd(single), stream);
             if same {
                 return Some(Method::Zstd(single));
@@ -141,7 +156,7 @@ impl Guesser {
     }
 
     fn try_to_prove(&mut self, method: &Method, stream: &[u8]) -> io::Result<(bool, u64)> {
-        let Self { encoder, encoded } = self;
+        let Self { encoder, encoded, stopping } = self;
         encoder.begin(method)?;
         encoded.clear();
         let mut at = 0;
@@ -154,6 +169,9 @@ impl Guesser {
         };
         let ended = Decoder::new(method.format()).push(stream, |piece| {
             encoder.write(piece, encoded).map_err(|_| Stop)?;
+            if stopping.load(Ordering::Relaxed) {
+                return Err(Stop);
+            }
             compare(encoded)
         });
         if !matches!(ended, Ok(Progress::End(_))) {
@@ -166,11 +184,11 @@ impl Guesser {
     }
 }
 
-fn measure(format: Format, bytes: &[u8], plain_max: u64) -> Option<(usize, u64)> {
+fn measure(format: Format, bytes: &[u8], plain_max: u64, stopping: &AtomicBool) -> Option<(usize, u64)> {
     let mut plain = 0;
     let ended = Decoder::new(format).push(bytes, |piece| {
         plain += piece.len() as u64;
-        if plain > plain_max { Err(Stop) } else { Ok(()) }
+        if plain > plain_max || stopping.load(Ordering::Relaxed) { Err(Stop) } else { Ok(()) }
     });
     match ended {
         Ok(Progress::End(packed)) => Some((packed, plain)),

@@ -4,6 +4,9 @@
 //! has none to the end is the answer. Nothing is believed: not the container's hints, which only say what to
 //! try first, nor a match of the beginning.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::encoder::Encoder;
 use super::inflater::{Broken, Inflater, Progress};
 use super::method::{Maker, Method, Strategy};
@@ -50,6 +53,7 @@ pub struct Guesser {
     encoder: Option<Encoder>,
     encoded: Vec<u8>,
     learned: Learned,
+    stopping: Arc<AtomicBool>,
 }
 
 /// Facts that a guesser learned from earlier streams.
@@ -71,6 +75,12 @@ impl Guesser {
     /// Continues from what another guesser learned. The method found for a stream that several make depends on it.
     pub fn learn(&mut self, learned: Learned) {
         self.learned = learned;
+    }
+
+    /// Ends its work soon once `stopping` is set: what it returns is then worth nothing.
+    #[must_use]
+    pub fn stopped_by(self, stopping: Arc<AtomicBool>) -> Self {
+        Self { stopping, ..self }
     }
 
     /// Measures the stream at the start of `bytes` and finds its method.
@@ -96,6 +106,9 @@ impl Guesser {
         let mut work = plain.saturating_mul(WORK_FACTOR) + WORK_BYTES;
         let mut found = None;
         for method in std::iter::once(first).chain(candidates) {
+            if self.is_stopping() {
+                return None;
+            }
             let (same, encoded) = tried.take().unwrap_or_else(|| self.prove(&method, stream));
             if same {
                 found = Some(method);
@@ -119,10 +132,11 @@ impl Guesser {
     fn measure(&mut self, bytes: &[u8], plain_max: u64, method: &Method) -> Option<Measured> {
         let mut plain = 0;
         self.inflater.reset();
+        let stopping = &self.stopping;
         let mut proof = Proof::begin(&mut self.encoder, &mut self.encoded, method);
         let ended = self.inflater.push(bytes, |piece| {
             plain += piece.len() as u64;
-            if plain > plain_max {
+            if plain > plain_max || stopping.load(Ordering::Relaxed) {
                 return Err(Stop);
             }
             if proof.same {
@@ -138,16 +152,21 @@ impl Guesser {
     /// Returns whether `method` makes `stream`, and how many plain bytes were encoded to find out.
     pub fn prove(&mut self, method: &Method, stream: &[u8]) -> (bool, u64) {
         self.inflater.reset();
+        let stopping = &self.stopping;
         let mut proof = Proof::begin(&mut self.encoder, &mut self.encoded, method);
         let ended = self.inflater.push(stream, |piece| {
             proof.compare(piece, stream);
-            if proof.same { Ok(()) } else { Err(Stop) }
+            if proof.same && !stopping.load(Ordering::Relaxed) { Ok(()) } else { Err(Stop) }
         });
         if !matches!(ended, Ok(Progress::End(_))) {
             debug_assert!(!matches!(ended, Err(Broken::Stream)), "the stream was measured");
             return (false, proof.plain);
         }
         (proof.finish(stream), proof.plain)
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
     }
 }
 
