@@ -7,17 +7,19 @@ use std::convert::Infallible;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::lazy_store::LazyStore;
 use super::memory::Key;
 use super::scan::{LastOpened, Spool};
+use super::tally;
 use crate::restore::{ChunkReader, SharedSource};
 use crate::store::{self, StoreReader};
 use delta::compression::{Compressor, LEVEL_FAST};
 use disk::files::{self, Lock};
 use format::manifest::SegmentIndex;
-use format::pack::{Frame, FrameEnd, FrameKind, Framer, split};
+use format::pack::{Frame, FrameEnd, FrameKind, Framer, frame_bytes, split};
 use format::recipe::ChunkRef;
 use ground::ids::ChunkId;
 
@@ -53,6 +55,8 @@ impl std::fmt::Debug for ChunkCache {
 pub struct Kept {
     store: Arc<LazyStore>,
     folder: PathBuf,
+    /// Bytes of the frames added by this push.
+    added: AtomicU64,
     _lock: Lock,
 }
 
@@ -66,7 +70,7 @@ impl ChunkCache {
         lock.describe("a push uses this folder").ok()?;
         let options = store::Options { reserve_bytes: DEAD_BYTES_MIN, ..store::Options::PASSING };
         let store = Arc::new(LazyStore::new(folder.join("content"), options));
-        Some(Self::Kept(Kept { store, folder, _lock: lock }))
+        Some(Self::Kept(Kept { store, folder, added: AtomicU64::new(0), _lock: lock }))
     }
 
     /// Returns whether earlier pushes have left content that this one had no use for.
@@ -154,26 +158,34 @@ impl ChunkCache {
     /// Adds a frame of chunks as it is. A failure is logged only.
     pub fn add_frame(&self, frame: &Frame) {
         let Self::Kept(kept) = self else { return };
-        if let Err(error) = kept.store.get().and_then(|store| store.append(frame)) {
-            tracing::debug!(%error, "pushed chunks are not cached");
+        match kept.store.get().and_then(|store| store.append(frame)) {
+            Ok(_) => {
+                let bytes = frame_bytes(frame.chunks.len(), frame.payload.len());
+                kept.added.fetch_add(bytes as u64, Ordering::Relaxed);
+            }
+            Err(error) => tracing::debug!(%error, "pushed chunks are not cached"),
         }
     }
 
     /// Closes the cache after the push of a release of `release_bytes`; empties caches where all are more than `bytes_max`.
+    /// Neither looks at other caches nor at many packs, but now and then.
     ///
     /// # Errors
     /// The state folder cannot be read.
     pub fn finish(self, state: &Path, release_bytes: u64, bytes_max: u64) -> files::Result<()> {
-        let Self::Kept(Kept { store, folder, _lock }) = self else { return Ok(()) };
+        let Self::Kept(Kept { store, folder, added, _lock }) = self else { return Ok(()) };
         let Some(opened) = store.if_open() else { return Ok(()) };
-        opened.close();
+        if let Err(error) = opened.close_gathered() {
+            tracing::debug!(%error, "small packs stay as they are");
+        }
         let stored = opened.stored_bytes().unwrap_or(u64::MAX);
         let is_old = stored > DEAD_BYTES_MIN.max(release_bytes.saturating_mul(DEAD_FACTOR));
         drop(store);
         if is_old || stored > bytes_max {
             drop(files::remove(&folder.join("content")));
         }
-        evict(&state.join("kept"), &folder, bytes_max)
+        let all = state.join("kept");
+        tally::count(&all, added.into_inner(), bytes_max, || evict(&all, &folder, bytes_max))
     }
 }
 
@@ -208,8 +220,8 @@ impl CacheReader {
     }
 }
 
-/// Removes the least recently used caches, except `current`, until all are at most `bytes_max`.
-fn evict(cached: &Path, current: &Path, bytes_max: u64) -> files::Result<()> {
+/// Removes the least recently used caches, except `current`, where all are more than `bytes_max`; returns the bytes left.
+fn evict(cached: &Path, current: &Path, bytes_max: u64) -> files::Result<u64> {
     use disk::files::OnPath;
     let mut all = Vec::new();
     for entry in fs::read_dir(cached).on("read", cached)? {
@@ -219,8 +231,9 @@ fn evict(cached: &Path, current: &Path, bytes_max: u64) -> files::Result<()> {
     }
     all.sort();
     let mut total: u64 = all.iter().map(|(_, bytes, _)| bytes).sum();
+    let kept = if total > bytes_max { tally::kept_bytes(all.len(), bytes_max) } else { bytes_max };
     for (_, bytes, path) in all {
-        if total <= bytes_max {
+        if total <= kept {
             break;
         }
         if path != *current
@@ -230,7 +243,7 @@ fn evict(cached: &Path, current: &Path, bytes_max: u64) -> files::Result<()> {
             total -= bytes;
         }
     }
-    Ok(())
+    Ok(total)
 }
 
 /// Returns the bytes of all files below a folder, as far as they can be read.
@@ -328,6 +341,28 @@ mod tests {
         assert!(cache.has(&chunks[0]) && !cache.has(&chunks[1]));
         cache.add(&chunks[1..], &[]);
         assert!(!cache.has(&chunks[1]));
+    }
+
+    #[test]
+    fn many_small_pushes_leave_few_packs_and_all_chunks() {
+        let state = tempfile::tempdir().expect("a temporary folder");
+        let open = || ChunkCache::open(state.path(), &key("web")).expect("one");
+        let contents: Vec<[u8; 100]> = (0..60u8).map(|push| [push; 100]).collect();
+        let packs = state.path().join("kept").join(key("web").to_string()).join("content/packs");
+        for content in &contents {
+            let cache = open();
+            cache.add(&[chunk(content)], content);
+            cache.finish(state.path(), 100, CACHE_BYTES_DEFAULT).expect("finished");
+            let folders = files::list(&packs).expect("a folder").into_iter();
+            let files = folders.flat_map(|folder| files::list(&folder).unwrap_or_default());
+            assert!(files.count() <= 17);
+        }
+        let cache = open();
+        let mut reader = cache.reader();
+        for content in &contents {
+            let mut out = Vec::new();
+            assert!(reader.read(&chunk(content), &mut out) && out == content);
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod lazy_store;
 mod link_estimate;
 mod pace;
 mod session;
+mod tally;
 mod token_renewal;
 
 pub use delivery_progress::DeliveryProgress;

@@ -5,9 +5,10 @@
 //! and a fresh marking finds no release that names it. If no push is under way, one run does both.
 //!
 //! Packs without live chunks are removed first. A pack with few live chunks is rewritten into the open pack, if the disk has
-//! room, its reserve included; when the copies are durable and indexed, the old pack leaves the index, then the disk. Copies
-//! never take more bytes than the frames they replace, so that no run takes disk. A crash between two steps leaves a chunk
-//! twice, never lost. docs/decisions/0011 argues for two steps with leases, 0026 for collecting on a full disk.
+//! room, its reserve included; when the copies are durable and indexed, the old pack leaves the index, then the disk. Many
+//! small packs are gathered into one so, also where nothing is dead. Copies never take more bytes than the frames they replace,
+//! so that no run takes disk. A crash between two steps leaves a chunk twice, never lost. docs/decisions/0011 argues for two
+//! steps with leases, 0026 for collecting on a full disk.
 //!
 //! A dry run does everything but write and remove, so its figures are those of a run. Both seal an open pack that is mostly
 //! dead.
@@ -31,10 +32,6 @@ use ground::poison::Unpoisoned as _;
 
 /// A pack is rewritten when less than this part of its bytes is alive.
 const ALIVE_PERCENT_MIN: u64 = 60;
-/// Packs below this part of a full one are gathered into larger ones ...
-const SMALL_PACK_PART: u64 = 16;
-/// ... when there are this many of them.
-const SMALL_PACKS_MIN: usize = 16;
 
 /// 64, a MiB of chunks of the usual size: an open pack with fewer that nobody needs is not worth sealing.
 const OPEN_DEAD_CHUNKS_MIN: usize = 64;
@@ -139,7 +136,7 @@ pub fn collect(
     store.condemned.replace(names);
     crash_points::point("collect.condemned");
     *waits_for = waited_for(store)?;
-    if nothing {
+    if nothing && !(waits_for.is_empty() && gathers(store)?) {
         collected.packs = collectable(store)?.len() as u64;
         collected.live_chunks = live_now.len() as u64;
     } else if waits_for.is_empty() {
@@ -171,7 +168,8 @@ fn dry_run_of(
         return Ok(());
     }
     let is_held = waits_for.iter().any(|lease| holding.contains(lease)) && !store.condemned.is_empty();
-    if !is_held && dead(store, &live)?.is_empty() {
+    let gathers = holding.is_empty() && gathers(store)?;
+    if !is_held && !gathers && dead(store, &live)?.is_empty() {
         collected.packs = collectable(store)?.len() as u64;
         return Ok(());
     }
@@ -209,6 +207,12 @@ fn collectable(store: &Store) -> Result<Vec<(u32, Arc<Pack>)>> {
         packs.retain(|(number, _)| *number < first);
     }
     Ok(packs)
+}
+
+/// Returns whether so many packs are small that they are gathered even where nothing is dead: an open space has read all
+/// footers.
+fn gathers(store: &Store) -> Result<bool> {
+    Ok(store.has_many_small(collectable(store)?.iter().map(|(_, pack)| &**pack)))
 }
 
 /// Seals the open pack where much of it is dead, in a dry run too: as long as it is written to it gives nothing back, and a
@@ -257,9 +261,7 @@ fn dead(store: &Store, live: &Live) -> Result<HashSet<u64>> {
 fn sweep(store: &Store, live: &Live, collected: &mut Collected, how: &Sweep<'_>) -> Result<()> {
     collected.live_chunks = live.len() as u64;
     let packs = collectable(store)?;
-    let is_small =
-        |pack: &Pack| pack.bytes().is_ok_and(|bytes| bytes < store.options.pack_bytes / SMALL_PACK_PART);
-    let gather_small = packs.iter().filter(|(_, pack)| is_small(pack)).count() >= SMALL_PACKS_MIN;
+    let gather_small = store.has_many_small(packs.iter().map(|(_, pack)| &**pack));
     let mut rewriting = Rewriting::new(store, how.dry_run)?;
     let (mut partly_alive, mut dead) = (Vec::new(), Vec::new());
     for (number, pack) in packs {
@@ -268,7 +270,7 @@ fn sweep(store: &Store, live: &Live, collected: &mut Collected, how: &Sweep<'_>)
         }
         collected.packs += 1;
         let Some(alive) = alive_of(store, number, &pack, live, how)? else { continue };
-        let gather = gather_small && is_small(&pack);
+        let gather = gather_small && store.is_small(&pack);
         if alive.is_dead() && rewriting.is_cramped()? {
             // Ask the index first: once it was changed on a full disk, it may no longer answer.
             dead.push((number, pack, alive));

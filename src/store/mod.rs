@@ -14,6 +14,7 @@ mod current;
 mod current_entry;
 mod error;
 mod fault_injection;
+mod gathering;
 mod head;
 mod history;
 mod holder;

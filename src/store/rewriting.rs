@@ -291,7 +291,7 @@ impl<'a> Rewriting<'a> {
 }
 
 /// Removes a pack that nothing needs: from the index, then from the disk.
-fn take_out(store: &Store, number: u32, pack: &Pack) -> Result<()> {
+pub(super) fn take_out(store: &Store, number: u32, pack: &Pack) -> Result<()> {
     store.shared.take_out(&[number])?;
     crash_points::point("collect.index");
     store.shared.packs.remove(number);
@@ -300,8 +300,8 @@ fn take_out(store: &Store, number: u32, pack: &Pack) -> Result<()> {
     Ok(())
 }
 
-/// The frame as it is.
-fn copy(frame: &FrameView<'_>) -> Frame {
+/// Returns a copy of the frame as it is.
+pub(super) fn copy(frame: &FrameView<'_>) -> Frame {
     let chunks = frame.chunks().collect();
     Frame { kind: frame.kind(), codec: frame.codec(), chunks, payload: frame.payload().to_vec() }
 }

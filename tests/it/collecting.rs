@@ -94,6 +94,31 @@ async fn mostly_garbage(world: &mut World, dead: u64, partly: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_packs_are_gathered_though_nothing_is_dead() {
+    within(async {
+        let mut world = World::start();
+        let tree = world.path("tree");
+        for number in 0..20 {
+            write(&tree, &format!("{number}"), noise(number, 5_000));
+            world.push("app", &tree).await;
+            // A restart seals the open pack.
+            world.stop().await;
+            world.again();
+        }
+        let promised = collected(&world, true).await;
+        assert_eq!((promised.packs_removed, promised.removed_chunks), (20, 0), "{promised:?}");
+        assert_eq!(collected(&world, false).await, promised);
+        let again = collected(&world, false).await;
+        assert_eq!((again.packs, again.packs_removed), (1, 0), "{again:?}");
+        world.stop().await;
+        world.again();
+        world.pull("app", &world.path("copy")).await.expect("pulled");
+        assert_same(&tree, &world.path("copy"));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dry_run_promises_what_a_run_does() {
     within(async {
         let mut world = World::start();

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use tempfile::{Builder, NamedTempFile};
 
 use super::{Key, MEMORY_BYTES_MAX, Result};
+use crate::agent::tally;
 use disk::files::{self, OnPath};
 
 /// 512 MiB: all memories of a user together.
@@ -51,15 +52,18 @@ pub(super) fn create_aside(folder: &Path) -> Result<NamedTempFile> {
     Ok(aside.on("create a file in", &folder)?)
 }
 
-/// Gives a written file its name, and makes room.
+/// Gives a written file its name, and makes room. Looks at other memories only now and then.
 pub(super) fn publish(folder: &Path, key: &Key, aside: NamedTempFile, options: &WriteOptions) -> Result<()> {
     let path = path(folder, key);
+    let length = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let added = length(aside.path()).saturating_sub(length(&path));
     aside.persist(&path).map_err(|error| error.error).on("rename to", &path)?;
-    Ok(make_room(&folder.join(FOLDER), &path, options.total_bytes_max)?)
+    let (folder, bytes_max) = (folder.join(FOLDER), options.total_bytes_max);
+    Ok(tally::count(&folder, added, bytes_max, || make_room(&folder, &path, bytes_max))?)
 }
 
-/// Removes the least recently used memories until all take at most `total_bytes_max`; `latest` stays.
-fn make_room(folder: &Path, latest: &Path, total_bytes_max: u64) -> files::Result<()> {
+/// Removes the least recently used memories where all take more than `total_bytes_max`; `latest` stays. Returns the bytes left.
+fn make_room(folder: &Path, latest: &Path, total_bytes_max: u64) -> files::Result<u64> {
     let (mut memories, mut total) = (Vec::new(), 0);
     let now = SystemTime::now();
     for entry in fs::read_dir(folder).on("list", folder)? {
@@ -78,15 +82,17 @@ fn make_room(folder: &Path, latest: &Path, total_bytes_max: u64) -> files::Resul
         }
     }
     memories.sort_unstable();
+    let kept =
+        if total > total_bytes_max { tally::kept_bytes(memories.len(), total_bytes_max) } else { total };
     for (_, length, path) in memories {
-        if total <= total_bytes_max {
+        if total <= kept {
             break;
         }
         if gone(&path) {
             total -= length;
         }
     }
-    Ok(())
+    Ok(total)
 }
 
 /// Removes a file, unless another push has done so.
