@@ -30,6 +30,8 @@ const DEAD_FACTOR: u64 = 3;
 /// 64 MiB: a smaller cache is never emptied for that.
 const DEAD_BYTES_MIN: u64 = 64 * 1024 * 1024;
 
+/// A cache that lacks less than this part of what it may have counts as full.
+const FULL_PART: u64 = 8;
 /// Segments that are looked at to judge whether a release is cached.
 const SEGMENTS_LOOKED_AT: usize = 64;
 
@@ -93,8 +95,8 @@ impl ChunkCache {
         matches!(self, Self::Kept(_)) && self.has(chunk)
     }
 
-    /// Adds the chunks of a release that are not cached, `bytes_max` at most; does nothing where the chunks of some segments
-    /// are cached. Leaves out chunks that cannot be read.
+    /// Adds the chunks of a release that are not cached, until the cache has `bytes_max`; does nothing where it nearly has, or
+    /// the chunks of some segments are cached. Leaves out chunks that cannot be read.
     pub fn fill(&self, spool: &Spool, segments: usize, bytes_max: u64) {
         let step = (segments / SEGMENTS_LOOKED_AT).max(1);
         let mut some = SegmentIndex::range(0..segments).step_by(step);
@@ -105,7 +107,13 @@ impl ChunkCache {
         if !lacks {
             return;
         }
-        let mut left = bytes_max;
+        let Self::Kept(kept) = self else { return };
+        let stored = kept.store.if_there().map_or(0, |store| store.stored_bytes().unwrap_or(u64::MAX));
+        let mut left = bytes_max.saturating_sub(stored);
+        // Of a release that is larger, not every push reads a part anew.
+        if left < bytes_max / FULL_PART {
+            return;
+        }
         let (mut last, mut plain) = (LastOpened::default(), Vec::new());
         for index in SegmentIndex::range(0..segments) {
             let Ok(located) = spool.chunks(index) else { return };
