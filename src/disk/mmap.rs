@@ -19,6 +19,8 @@ use crate::files::{OnPath, Result};
 
 /// 4 KiB: the smallest page there is; [`Mapping::readable`] reads as much at once.
 const PAGE_BYTES: usize = 4096;
+/// 1 MiB: Linux maps 64 KiB around a page that is read, and pages that it read ahead together as a whole.
+const AROUND_BYTES: usize = 1024 * 1024;
 
 /// The whole of a file as bytes.
 #[derive(Debug)]
@@ -92,11 +94,14 @@ impl Mapping {
         Cow::Owned(copy)
     }
 
-    /// Releases the pages of a range from this process's memory; reading loads them again.
+    /// Releases the pages of a range from this process's memory, and those around it that reading it has mapped; reading
+    /// maps them again.
     ///
     /// Without it, all packs that a process has read would count as its memory.
     pub fn release(&self, offset: usize, length: usize) {
-        let length = length.min(self.0.len().saturating_sub(offset));
+        let end = offset.saturating_add(length).saturating_add(AROUND_BYTES).min(self.0.len());
+        let offset = offset.saturating_sub(AROUND_BYTES);
+        let length = end.saturating_sub(offset);
         if length == 0 {
             return;
         }
@@ -121,6 +126,27 @@ impl Deref for Mapping {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_read_piece_by_piece_and_released_takes_no_memory() {
+        // There the system maps what is around a page, whatever was read before.
+        let shared = Path::new("/dev/shm");
+        let folder = if shared.is_dir() { tempfile::tempdir_in(shared) } else { tempfile::tempdir() };
+        let folder = folder.expect("a temporary folder");
+        let path = folder.path().join("file");
+        std::fs::write(&path, vec![7; 4 * 1024 * 1024]).expect("written");
+        let map = Mapping::open(&path).expect("mapped");
+        let piece = 150_001;
+        for offset in (0..map.len()).step_by(piece) {
+            assert!(map.range(offset, piece).expect("it is there").iter().all(|byte| *byte == 7));
+            map.release(offset, piece);
+        }
+        let maps = std::fs::read_to_string("/proc/self/smaps").expect("Linux");
+        let name = path.to_str().expect("text");
+        let resident = maps.lines().skip_while(|line| !line.ends_with(name));
+        let resident = resident.skip(1).find_map(|line| line.strip_prefix("Rss:")).expect("it is mapped");
+        assert_eq!(resident.trim(), "0 kB");
+    }
 
     #[test]
     fn pages_that_are_cut_off_behind_a_map_are_an_error_and_no_signal() {
