@@ -701,7 +701,11 @@ fn the_protocol_is_as_its_document_says() {
         ("operation-push", message(&Operation::Push(open()))),
         (
             "operation-pull",
-            message(&Operation::Pull { release: selector.expect("a selector"), have: Some(root.id()) }),
+            message(&Operation::Pull {
+                release: selector.expect("a selector"),
+                have: Some(root.id()),
+                unpacked: false,
+            }),
         ),
         ("marks-9", message(&nine)),
         ("batch-raw", message(&chunks)),

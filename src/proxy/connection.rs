@@ -74,7 +74,10 @@ async fn go_on(shared: Arc<Shared>, mut sender: Sender, mut receiver: Receiver, 
     let granted = Arc::new(Granted { shared: Arc::clone(&shared), grant, token });
     match operation {
         Operation::Push(open) => push::serve(granted, open, sender, receiver).await,
-        Operation::Pull { release, have } => pull::serve(granted, release, have, sender, receiver).await,
+        Operation::Pull { release, have, unpacked } => {
+            let wanted = pull::Wanted { release, have, unpacked };
+            pull::serve(granted, wanted, sender, receiver).await;
+        }
         Operation::Deliver { release, destinations, then } => {
             let delivered = query::deliver(&granted, &release, &destinations, &then, &mut sender).await;
             end(sender, delivered).await;

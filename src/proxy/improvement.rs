@@ -1,7 +1,8 @@
 //! Unpacks, while nobody uses the proxy, archives that crossed as they are: what is in them is then stored once, and later
 //! pushes over slow links build on it.
 //!
-//! A release gets a second manifest, in which its archives are unpacked. Packed bytes of the current and the previous release
+//! A release gets a second manifest, in which its archives are unpacked; one whose archives crossed unpacked gets one in which they are
+//! as they are ([`packing`]). Packed bytes of the current and the previous release
 //! stay beside it, so that nobody who pulls or is delivered to waits for an encoder; those of earlier ones go. An improvement
 //! that was interrupted is begun again, and finds what it had proven.
 
@@ -12,15 +13,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::archive_proof;
 use super::taking::{Error, Taking};
+use super::{archive_proof, packing};
 use crate::agent::scan::{Archives, Reader, Selection};
 use crate::restore::{ChunkReader as _, Items};
 use crate::store::{ArchivesStored, Store, StoreReader};
 use format::manifest::{Builder, EntryPath, Item, Root, Segment, decode_segment};
 use format::recipe::{ChunkRef, Container, ContentHasher, Recipe};
 use ground::faults::{Fault, Faulty as _};
-use ground::ids::{AppName, ContentId, ReleaseId};
+use ground::ids::{AppName, ChunkId, ContentId, ReleaseId};
 use ground::monitor::Silent;
 
 /// 256 MiB: of a larger archive nobody could wait for the end.
@@ -67,20 +68,26 @@ pub(super) fn improve(
             seen.push(summary.latest.release);
         }
         for release in &seen {
-            let Some(root) = store.packed_only(release).and_then(|id| store.root_at(&id).ok()) else {
+            let begun = Instant::now();
+            let root_at = |id: ChunkId| store.root_at(&id).ok();
+            let (made, is_unpacking) = if let Some(root) = store.packed_only(release).and_then(root_at) {
+                (Improvement::begin(store, &app, &root, proven, bounds).and_then(Improvement::run), true)
+            } else if let Some(root) = store.unpacked_only(release).and_then(root_at) {
+                (packing::pack(store, &root, bounds.is_idle, bounds.stopping), false)
+            } else {
                 continue;
             };
-            let begun = Instant::now();
-            let made = Improvement::begin(store, &app, &root, proven, bounds).and_then(Improvement::run);
             match made {
                 Ok((archives, bytes)) => {
                     let seconds = begun.elapsed().as_secs_f64();
-                    tracing::info!(%app, ?release, archives, bytes, seconds, "unpacked stored archives");
+                    let done =
+                        if is_unpacking { "unpacked stored archives" } else { "packed stored archives" };
+                    tracing::info!(%app, ?release, archives, bytes, seconds, "{done}");
                     improved += 1;
                 }
                 Err(error) if ends_all(&error) => return Err(error),
                 Err(error) => {
-                    tracing::warn!(%app, ?release, %error, "the stored archives of a release were not unpacked");
+                    tracing::warn!(%app, ?release, %error, "a release was not improved");
                     failed.get_or_insert(error);
                 }
             }

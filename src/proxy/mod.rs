@@ -23,6 +23,7 @@ mod granted;
 mod spaces;
 mod taking;
 mod improvement;
+mod packing;
 mod improvements;
 mod lost_manifests;
 mod maintenance;

@@ -107,6 +107,18 @@ impl<'a> Taking<'a> {
         Ok(())
     }
 
+    /// Stores chunks of content.
+    pub fn take_chunks(&mut self, chunks: Vec<Vec<u8>>) -> Result<(), Error> {
+        let mut lacking = Vec::new();
+        for plain in chunks {
+            let chunk = ChunkRef::of(&plain);
+            if self.lacks(&chunk)? {
+                lacking.push((chunk, plain));
+            }
+        }
+        self.keep(FrameKind::Content, FrameEnd::Reached, &lacking)
+    }
+
     /// Returns whether the store lacks a chunk, which is then taken.
     fn lacks(&mut self, chunk: &ChunkRef) -> Result<bool, Error> {
         Ok(!self.store.holds(chunk)? && self.taken.insert(*chunk))

@@ -180,6 +180,12 @@ impl Store {
         manifests.packed.filter(|_| manifests.unpacked.is_none())
     }
 
+    /// Returns the root of the manifest that has a release's archives unpacked, where no other was made yet.
+    pub fn unpacked_only(&self, release: &ReleaseId) -> Option<ChunkId> {
+        let manifests = self.records.manifests(release).ok().flatten()?;
+        manifests.unpacked.filter(|_| manifests.packed.is_none())
+    }
+
     /// Returns the root of the manifest that has some of a release's archives unpacked, where there is one.
     pub fn unpacked(&self, release: &ReleaseId) -> Option<ChunkId> {
         self.records.manifests(release).ok().flatten()?.unpacked

@@ -357,7 +357,7 @@ async fn no_question_tells_of_another_application() {
                 Operation::Difference { from: selector("mine"), to: selector(&named) },
                 Operation::Difference { from: selector(&named), to: selector("mine") },
                 Operation::Deliver { release: selector(&named), destinations: vec![web()], then: Vec::new() },
-                Operation::Pull { release: selector(&named), have: None },
+                Operation::Pull { release: selector(&named), have: None, unpacked: false },
                 Operation::Pin { release: selector(&named), pinned: true },
                 Operation::Remove { release: selector(&named), all_labels: true, force: true },
                 Operation::Promote {
@@ -407,7 +407,7 @@ async fn no_question_tells_of_another_application() {
         // A directory that contains a release she may not read is treated like one with an unknown release.
         let mut said = Vec::new();
         for have in [secret.root.id(), ChunkId::of(b"nothing")] {
-            let pull = Operation::Pull { release: selector("mine"), have: Some(have) };
+            let pull = Operation::Pull { release: selector("mine"), have: Some(have), unpacked: false };
             let mut talk = Talk::begin(&eve, &pull).await;
             let mut replies = Vec::new();
             for _ in 0..2 {
@@ -542,7 +542,8 @@ async fn what_a_revoked_token_has_under_way_ends_and_nothing_is_recorded() {
         let pulled = world.path("pulled");
         write(&pulled, "b", "b");
         world.push("other", &pulled).await;
-        let pull = Operation::Pull { release: "other".parse().expect("a selector"), have: None };
+        let pull =
+            Operation::Pull { release: "other".parse().expect("a selector"), have: None, unpacked: false };
         let mut pulls = Talk::begin(&access, &pull).await;
         assert!(matches!(pulls.receiver.receive().await, Ok(Some(PullReply::Release { .. }))));
         world.identity().revoke(id.expect("made")).expect("revoked");
@@ -589,7 +590,8 @@ async fn a_conversation_goes_on_with_a_newer_token_of_the_same_user() {
             let (mut talk, _) = nearly_done(world.access(), &world.path("tree"), 3).await;
             talk.say(FromAgent::Renew(lesser.clone())).await;
             assert_eq!(talk.outcome().await.expect_err("refused").fault, Fault::Denied);
-            let pull = Operation::Pull { release: "app".parse().expect("a selector"), have: None };
+            let pull =
+                Operation::Pull { release: "app".parse().expect("a selector"), have: None, unpacked: false };
             let mut talk = Talk::begin(world.access(), &pull).await;
             talk.sender.send(&PullRequest::Renew(lesser)).await.expect("sent");
             let refusal = loop {

@@ -198,7 +198,7 @@ fn messages_survive_their_bytes_and_no_change_of_them_panics() {
     let parcel = |basis| Parcel { lengths: vec![9, 400], basis, codec: Codec::Zstd, payload_bytes: 70 };
     for operation in [
         Operation::Push(open),
-        Operation::Pull { release: "app@v1".parse().expect("a selector"), have: None },
+        Operation::Pull { release: "app@v1".parse().expect("a selector"), have: None, unpacked: false },
         Operation::Deliver {
             release: "app".parse().expect("a selector"),
             destinations: vec![],

@@ -407,7 +407,8 @@ async fn a_pull_that_only_drips_or_asks_for_too_much_at_a_time_is_ended() {
         let tree = world.path("tree");
         write(&tree, "a", noise(1, 3_000_000));
         world.push("app", &tree).await;
-        let pull = Operation::Pull { release: "app".parse().expect("a selector"), have: None };
+        let pull =
+            Operation::Pull { release: "app".parse().expect("a selector"), have: None, unpacked: false };
         let refusal = async |receiver: &mut Receiver| loop {
             if let PullReply::Refused(refusal) = receiver.receive().await.expect("a reply").expect("one") {
                 return refusal;

@@ -11,12 +11,13 @@ use format::record::{Cost, Record};
 use format::release_manifests::ReleaseManifests;
 use ground::ids::ReleaseId;
 use whit::agent::Effort;
+use whit::agent::pull::PullOptions;
 use whit::agent::push::PushOptions;
 use whit::store::{ArchivesStored, Pass, Store};
 
 use crate::archives::zip;
 use crate::trees::{assert_same, noise, text, write};
-use crate::world::{World, push_options, within};
+use crate::world::{World, pull_with, push_options, within};
 
 /// Starts a proxy that improves at once.
 fn start() -> World {
@@ -183,6 +184,33 @@ async fn an_archive_that_was_cut_otherwise_stays_as_it_is_and_others_do_not_wait
         assert_eq!(std::fs::read(file).expect("written"), both.encode());
         world.pull("a", &world.path("copy")).await.expect("pulled");
         assert!(std::fs::read(world.path("copy/app.jar")).expect("written") == archive);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_crossed_unpacked_is_packed_for_those_who_pull_it_and_comes_unpacked_over_slow_links() {
+    within(async {
+        let mut world = start();
+        let source = world.path("tree");
+        let (near, far) = (world.path("near"), world.path("far"));
+        let slow = PullOptions { link_rate: Some(100_000.0), ..PullOptions::default() };
+        let mut changed = Vec::new();
+        for build in 0..2 {
+            tree(&source, build);
+            let pushed = world.push_with(&unpacking("app", &source)).await;
+            assert_eq!(pushed.archives.files, 1);
+            wait_for_manifests(&world, pushed.release, 2).await;
+            world.pull("app", &near).await.expect("pulled");
+            assert_same(&source, &near);
+            let pulled = pull_with(world.access(), "app", &far, slow).await.expect("pulled");
+            assert_same(&source, &far);
+            changed.push(pulled.wire.down);
+        }
+        // Of the second build it fetched what changed inside, and `stored.zip`.
+        assert!(changed[1] < changed[0] / 2 && changed[1] < 60_000, "{changed:?}");
+        world.stop().await;
+        assert!(whit::store::verify_releases(&world.store()).expect("verified").is_empty());
     })
     .await;
 }

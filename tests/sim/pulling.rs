@@ -91,7 +91,7 @@ async fn pull(
     let told = |error: &dyn std::error::Error| format!("agent: {error}");
     let release: Selector = "app".parse().expect("a selector");
     let (mut sender, mut receiver) = connection.open().await.map_err(|error| told(&error))?;
-    let request = Request::new("", &Operation::Pull { release, have: None });
+    let request = Request::new("", &Operation::Pull { release, have: None, unpacked: false });
     sender.send(&request).await.map_err(|error| told(&error))?;
     let mut machine = Agent::new(window, base);
     while !machine.is_finished() {

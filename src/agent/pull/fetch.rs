@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use super::directory_view::{FetchOptions, PullView};
 use super::local_chunks::{DirectoryChunks, Present};
 use crate::agent::lazy_store::LazyStore;
+use crate::agent::pace::{Method, Pace};
 use crate::agent::{Error, Result, Session};
 use crate::net::blocking;
 use crate::net::link::{Receiver, Sender};
@@ -27,6 +28,8 @@ use protocol::wire::{Operation, PullReply, PullRequest};
 /// Replies read ahead of the machine: some 2 MB. It fills where the disk is slower than the link; then the link waits, and
 /// the machine's requests, which the proxy reads at any time, do not.
 const REPLIES_AHEAD: usize = 4;
+/// 32 MiB: archives in a usual release that has some.
+const ARCHIVE_BYTES_USUAL: u64 = 32 * 1024 * 1024;
 /// How long to wait for the reason of a proxy that has refused: it is on its way.
 const HEAR_OUT: Duration = Duration::from_secs(5);
 
@@ -87,7 +90,9 @@ impl Fetch {
     /// Pulls over one stream; by the release that the directory holds where `by_base` says so.
     async fn run(self, session: &Session, by_base: bool) -> Result<Fetched> {
         let have = self.present.root().filter(|_| by_base);
-        let operation = Operation::Pull { release: self.selector.clone(), have };
+        let pays = |pace: &Pace| pace.would_pay(Method::Archives, ARCHIVE_BYTES_USUAL);
+        let unpacked = self.options.pace.as_ref().is_some_and(pays);
+        let operation = Operation::Pull { release: self.selector.clone(), have, unpacked };
         let (sender, receiver) = session.request(&operation).await?;
         let (replies_in, replies) = mpsc::channel(REPLIES_AHEAD);
         let (requests, requests_in) = mpsc::channel(PULL_REQUESTS_OPEN);

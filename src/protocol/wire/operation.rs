@@ -16,6 +16,8 @@ pub enum Operation {
         release: Selector,
         /// The root of the agent's directory: segments and chunks may then come as changes to those of that manifest.
         have: Option<ChunkId>,
+        /// Bytes are scarcer than time: archives come unpacked where the proxy has them so.
+        unpacked: bool,
     },
     /// Deliver a release again: each change of a delivery's state is answered.
     Deliver {

@@ -34,15 +34,20 @@ use protocol::wire::{PullReply, PullRequest, Refusal};
 /// task reads on.
 const REPLIES_AHEAD: usize = 4;
 
+/// What a pull asks for.
+#[derive(Debug)]
+pub struct Wanted {
+    /// Which release.
+    pub release: Selector,
+    /// The root of the agent's directory.
+    pub have: Option<ChunkId>,
+    /// True if archives should come unpacked where they are stored so.
+    pub unpacked: bool,
+}
+
 /// Serves a pull until the agent is done or gone.
-pub async fn serve(
-    granted: Arc<Granted>,
-    selector: Selector,
-    have: Option<ChunkId>,
-    mut sender: Sender,
-    receiver: Receiver,
-) {
-    if let Err(refusal) = granted.allow(Action::Pull, Some(&selector.app)) {
+pub async fn serve(granted: Arc<Granted>, wanted: Wanted, mut sender: Sender, receiver: Receiver) {
+    if let Err(refusal) = granted.allow(Action::Pull, Some(&wanted.release.app)) {
         return refuse(sender, refusal).await;
     }
     let (requests_in, requests) = mpsc::channel(PULL_REQUESTS_OPEN);
@@ -61,7 +66,7 @@ pub async fn serve(
     };
     let pull = {
         let granted = Arc::clone(&granted);
-        blocking::start(move || run(&granted, &selector, have, (requests, &open), &replies_in))
+        blocking::start(move || run(&granted, &wanted, (requests, &open), &replies_in))
     };
     let mut checks = checks();
     let mut ended = None;
@@ -140,20 +145,22 @@ fn stalled(time: Duration) -> Refusal {
 /// Runs the state machine against the store. `open` counts unanswered requests.
 fn run(
     granted: &Granted,
-    selector: &Selector,
-    have: Option<ChunkId>,
+    wanted: &Wanted,
     (mut requests, open): (mpsc::Receiver<PullRequest>, &AtomicUsize),
     replies: &mpsc::Sender<PullReply>,
 ) -> Result<(), Refusal> {
     let store = granted.store()?;
     // What the pull was promised is kept until it ends, whatever is removed meanwhile.
     let lease = store.lease().map_err(|error| Refusal::of(&error))?;
+    let Wanted { release: selector, have, unpacked } = wanted;
     let record = store.select(selector).map_err(|error| Refusal::of(&error))?;
     store.records().touch(&record.app, &record.release);
-    let root = store.root(&record.release).map_err(|error| unreadable(&error))?;
+    let stored = if *unpacked { store.unpacked(&record.release) } else { None };
+    let stored = stored.and_then(|id| store.root_at(&id).ok());
+    let root = stored.map_or_else(|| store.root(&record.release), Ok).map_err(|error| unreadable(&error))?;
     let mut view = ReadView::new(&store, &lease, replies, &granted.shared);
     let segments = view.segments(&root)?;
-    let base = have.and_then(|have| base(&store, &ReadScope::of(&granted.grant), &have, &mut view));
+    let base = have.as_ref().and_then(|have| base(&store, &ReadScope::of(&granted.grant), have, &mut view));
     let mut machine = Proxy::open(Release { record, root, segments }, base, Bounds::PULL, &mut view);
     let mut memory = MemoryShare::new(&granted.shared.memory, owner(&granted.grant));
     let refusal = |error: Error| Refusal::of(&error);

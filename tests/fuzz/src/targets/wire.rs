@@ -278,7 +278,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         ),
         (1, encode(&push)),
         (1, encode(&remove)),
-        (1, encode(&Operation::Pull { release: select("web@v1"), have: None })),
+        (1, encode(&Operation::Pull { release: select("web@v1"), have: None, unpacked: false })),
         (2, encode(&open)),
         (
             2,
