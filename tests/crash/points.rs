@@ -82,6 +82,8 @@ fn template() -> &'static World {
     static TEMPLATE: OnceLock<World> = OnceLock::new();
     TEMPLATE.get_or_init(|| {
         let mut world = World::new(Shape::SMALL, 1);
+        // Among them an archive, whose release has a list of manifests.
+        world.related = true;
         let mut served = world.serve(None);
         for version in OLD {
             world.push(version);
