@@ -13,7 +13,7 @@ use super::history::{self, Pushed};
 use super::known::{App, Known};
 use super::push_check::check_push;
 use super::{Error, Result};
-use crate::ledger::{self, Change, Key, Ledger};
+use crate::ledger::{self, Change, Key, Ledger, Table};
 use format::record::{AppSummary, Record};
 use ground::ids::{AppName, Label, ReleaseId, SpaceName};
 use ground::poison::Unpoisoned as _;
@@ -56,6 +56,7 @@ impl Records {
         let (unreadable, memory) = (Mutex::default(), RwLock::default());
         let (turn, manifests) = (Mutex::default(), Mutex::default());
         let records = Self { ledger, space, histories, unreadable, memory, turn, manifests };
+        records.ledger.recover(&Table::Manifests { space: records.space.clone() })?;
         let mut memory = Known::default();
         let apps = records.ledger.apps(&records.space)?;
         for app in &apps {
