@@ -235,20 +235,8 @@ impl<'a> Improvement<'a> {
             }
         }
         self.end_archive()?;
-        let Self { store, root, mut taking, builder, unpacked, .. } = self;
-        let (last, made, segments) = builder.finish(root.shape)?;
-        if let Some(last) = last {
-            taking.take_manifest(vec![last.bytes])?;
-        }
-        taking.take_root(&made, segments)?;
-        store.sync()?;
-        if made.release() != root.release() {
-            return Err(format::manifest::Error::OtherContent.into());
-        }
-        if !taking.lease.renew() {
-            return Err(Error::Lapsed);
-        }
-        store.keep_root(&made, ArchivesStored::Unpacked)?;
+        let Self { root, taking, builder, unpacked, .. } = self;
+        taking.name(builder, root, ArchivesStored::Unpacked)?;
         Ok(unpacked)
     }
 

@@ -57,20 +57,8 @@ pub(super) fn pack(
     if let Some((path, mode, size, container)) = open {
         packing.archive(Archive { path: &path, size, container, chunks: &chunks }, mode, &mut content)?;
     }
-    let Packing { mut taking, builder, packed, .. } = packing;
-    let (last, made, segments) = builder.finish(root.shape)?;
-    if let Some(last) = last {
-        taking.take_manifest(vec![last.bytes])?;
-    }
-    taking.take_root(&made, segments)?;
-    store.sync()?;
-    if made.release() != root.release() {
-        return Err(format::manifest::Error::OtherContent.into());
-    }
-    if !taking.lease.renew() {
-        return Err(Error::Lapsed);
-    }
-    store.keep_root(&made, ArchivesStored::Packed)?;
+    let Packing { taking, builder, packed, .. } = packing;
+    taking.name(builder, root, ArchivesStored::Packed)?;
     Ok(packed)
 }
 

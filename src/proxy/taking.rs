@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use crate::agent::scan::{self, LastOpened, Scan};
 use crate::ledger::Lease;
 use crate::restore;
-use crate::store::{self, Store};
+use crate::store::{self, ArchivesStored, Store};
 use delta::compression::{Compressor, LEVEL_DEFAULT};
 use delta::similar::Sketch;
-use format::manifest::{NodeRef, Root, SegmentIndex};
+use format::manifest::{self, Builder, NodeRef, Root, SegmentIndex};
 use format::pack::{Frame, FrameEnd, FrameKind, Framer};
 use format::recipe::ChunkRef;
 use ground::faults::{Fault, faulty};
@@ -79,6 +79,23 @@ impl<'a> Taking<'a> {
         root.over(segments, |node| nodes.push(node.bytes))?;
         nodes.push(root.encode());
         self.take_manifest(nodes)
+    }
+
+    /// Ends the manifest that `builder` has made of what was taken, and notes it as one that makes the release of `root`.
+    pub fn name(mut self, builder: Builder, root: &Root, archives: ArchivesStored) -> Result<(), Error> {
+        let (last, made, segments) = builder.finish(root.shape)?;
+        if let Some(last) = last {
+            self.take_manifest(vec![last.bytes])?;
+        }
+        self.take_root(&made, segments)?;
+        self.store.sync()?;
+        if made.release() != root.release() {
+            return Err(manifest::Error::OtherContent.into());
+        }
+        if !self.lease.renew() {
+            return Err(Error::Lapsed);
+        }
+        Ok(self.store.keep_root(&made, archives)?)
     }
 
     /// Stores the content of a scan.
