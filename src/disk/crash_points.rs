@@ -4,7 +4,7 @@
 //! `crash-points` nothing of this is in the program: every call is empty.
 
 /// Every point, in the order in which a release passes them.
-pub const POINTS: [&str; 89] = [
+pub const POINTS: [&str; 91] = [
     // A pack is begun, and a frame appended to it.
     "pack.created",
     "pack.headed",
@@ -86,6 +86,9 @@ pub const POINTS: [&str; 89] = [
     "take-out.catalogue",
     "collect.index",
     "collect.removed",
+    // Archives are unpacked or packed in idle time.
+    "improve.archive",
+    "improve.forgotten",
     // A damaged pack is set aside.
     "aside.appended",
     "aside.sealed",

@@ -18,6 +18,7 @@ use super::{archive_proof, packing};
 use crate::agent::scan::{Archives, Reader, Selection};
 use crate::restore::{ChunkReader as _, Items};
 use crate::store::{ArchivesStored, Store, StoreReader};
+use disk::crash_points;
 use format::manifest::{Builder, EntryPath, Item, Root, Segment, decode_segment};
 use format::recipe::{ChunkRef, Container, ContentHasher, Recipe};
 use ground::faults::{Fault, Faulty as _};
@@ -106,7 +107,12 @@ pub(super) fn improve(
 
 /// Returns whether no other release can be improved either.
 fn ends_all(error: &Error) -> bool {
-    matches!(error, Error::Stopping) || error.fault() == Fault::Full
+    match error {
+        Error::Stopping => true,
+        // A smaller one may have room.
+        Error::Archive(_) => false,
+        error => error.fault() == Fault::Full,
+    }
 }
 
 /// Forgets the packed bytes of an application's releases, but of those `seen` and the previous one, and of those that are held or
@@ -131,6 +137,7 @@ fn forget_packed(
         }
         if !store.records().is_pinned(app, &release) && !(bounds.is_pending)(&release) {
             store.forget_packed(&release)?;
+            crash_points::point("improve.forgotten");
         }
     }
     Ok(())
@@ -266,6 +273,7 @@ impl<'a> Improvement<'a> {
             (self.open, self.chunks) = (Some((path, mode, size)), packed);
             return self.leave_archive();
         };
+        crash_points::point("improve.archive");
         self.unpacked = (self.unpacked.0 + 1, self.unpacked.1 + size);
         self.push(&Item::File { path, mode, size, recipe: Recipe::Container(container) })?;
         chunks.into_iter().try_for_each(|chunk| self.push(&Item::Chunk(chunk)))
@@ -313,6 +321,9 @@ impl<'a> Improvement<'a> {
             monitor: &Silent,
         };
         let scan = scan.scan(&copy)?;
+        if archives.lacked_room() {
+            return Err(Error::Archive(path.clone()));
+        }
         if stopping.load(Ordering::Relaxed) {
             return Err(Error::Stopping);
         }

@@ -43,7 +43,7 @@ pub struct MaintenanceOptions {
     pub idle_after: Option<Duration>,
     /// The idle time of all spaces after which archives that crossed as they are are unpacked; none for never.
     pub improve_after: Option<Duration>,
-    /// The time between two looks for reported damage and idle spaces; 5 s.
+    /// The time between two looks for reported damage and idle spaces, at most `improve_after`; 5 s.
     pub look_every: Duration,
     /// The time that a stopping proxy may spend on verifying and repairing the spaces it used that are not known to be
     /// whole; none for no time. It serves proxies that stop too soon for regular maintenance.
@@ -98,6 +98,7 @@ impl Maintenance {
         }
         let (stop, stopped) = channel();
         let (shared, options) = (Arc::downgrade(shared), options.clone());
+        let look_every = options.improve_after.unwrap_or(options.look_every).min(options.look_every);
         let thread = std::thread::Builder::new().name("whit-maintenance".to_owned());
         let thread = thread.spawn(move || {
             let begin = Instant::now();
@@ -108,9 +109,8 @@ impl Maintenance {
                 let due = |every: Option<Duration>, last: Instant| every.map(|every| last + every);
                 let next = [due(options.collect_every, collected), due(options.verify_every, verified)];
                 let wait = next.into_iter().flatten().min();
-                let wait =
-                    wait.map_or(options.look_every, |next| next.saturating_duration_since(Instant::now()));
-                match stopped.recv_timeout(wait.min(options.look_every)) {
+                let wait = wait.map_or(look_every, |next| next.saturating_duration_since(Instant::now()));
+                match stopped.recv_timeout(wait.min(look_every)) {
                     Err(RecvTimeoutError::Timeout) => {}
                     _ => break,
                 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::taking::{Error, Taking};
 use crate::restore::{self, Archive, Items, write_archive};
 use crate::store::{ArchivesStored, Store, StoreReader};
+use disk::crash_points;
 use format::chunking::Cutter;
 use format::manifest::{Builder, EntryPath, Item, Root, Segment};
 use format::recipe::{ChunkRef, Container, ContentHasher, Recipe};
@@ -127,6 +128,7 @@ impl Packing<'_> {
         if archive.container.content != Some(ContentHasher::of(&listed)) {
             return Err(restore::Error::OtherArtifact(archive.path.clone()).into());
         }
+        crash_points::point("improve.archive");
         self.packed = (self.packed.0 + 1, self.packed.1 + archive.size);
         let (path, size) = (archive.path.clone(), archive.size);
         self.push(&Item::File { path, mode, size, recipe: Recipe::Packed })?;

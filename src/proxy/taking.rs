@@ -8,7 +8,7 @@ use crate::restore;
 use crate::store::{self, ArchivesStored, Store};
 use delta::compression::{Compressor, LEVEL_DEFAULT};
 use delta::similar::Sketch;
-use format::manifest::{self, Builder, NodeRef, Root, SegmentIndex};
+use format::manifest::{self, Builder, EntryPath, NodeRef, Root, SegmentIndex};
 use format::pack::{Frame, FrameEnd, FrameKind, Framer};
 use format::recipe::ChunkRef;
 use ground::faults::{Fault, faulty};
@@ -28,6 +28,9 @@ pub(super) enum Error {
     /// There is no place for temporary files.
     #[error("no room can be made beside the store: {0}")]
     Space(std::io::Error),
+    /// There is too little room to unpack an archive.
+    #[error("there is too little room beside the store to unpack {0}")]
+    Archive(EntryPath),
     /// What was taken cannot be read.
     #[error(transparent)]
     Restore(#[from] restore::Error),
@@ -42,6 +45,7 @@ pub(super) enum Error {
 faulty! {
     Error passes on Scan, Store, Manifest, Restore;
     Self::Space(error) => Fault::of_io(error);
+    Self::Archive(_) => Fault::Full;
     Self::Stopping | Self::Lapsed => Fault::Retry, "prime again: stored content is not stored twice";
 }
 

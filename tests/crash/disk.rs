@@ -10,10 +10,10 @@ use crate::trees::{Dice, Shape};
 use crate::world::{APP, World, is_root, rounds};
 
 /// A mounted tmpfs, unmounted on drop.
-struct Mounted(PathBuf);
+pub struct Mounted(PathBuf);
 
 impl Mounted {
-    fn new(at: &Path, mebibytes: u32) -> Option<Self> {
+    pub fn new(at: &Path, mebibytes: u32) -> Option<Self> {
         fs::create_dir_all(at).expect("created");
         let options = format!("size={mebibytes}m");
         let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).status();
@@ -28,7 +28,7 @@ impl Drop for Mounted {
 }
 
 /// Fills a file system until only `left` bytes are free.
-fn fill(folder: &Path, left: u64) -> PathBuf {
+pub fn fill(folder: &Path, left: u64) -> PathBuf {
     let path = folder.join("ballast");
     let file = File::create(&path).expect("created");
     let stat = rustix::fs::statvfs(folder).expect("a file system");

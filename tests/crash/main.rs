@@ -9,6 +9,7 @@ mod damage;
 mod delivering;
 mod disk;
 mod hooks;
+mod improving;
 mod kills;
 mod memory;
 mod passing_on;

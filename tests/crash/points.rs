@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use disk::crash_points::POINTS;
 
+use crate::improving::{IMPROVED, improvable, improves};
 use crate::points_of_services as services;
 use crate::trees::{self, Shape};
 use crate::world::{APP, Done, Process, World, rounds};
@@ -35,6 +36,8 @@ enum Act {
     Repair,
     /// The proxy starts with more runs in its index than allowed.
     Merge,
+    /// The idle proxy unpacks archives, packs others, and forgets packed bytes of an earlier release.
+    Improve,
     /// A directory is pulled.
     Pull,
     /// A release is delivered to an HTTP server, object by object.
@@ -55,7 +58,9 @@ fn acts(point: &str) -> Vec<Act> {
         ("merge", _) => vec![Act::Merge],
         (_, "recovery.index") => vec![Act::Rebuild],
         ("recovery", _) => vec![Act::Start],
-        ("pack" | "append" | "sync", _) => vec![Act::Push, Act::Collect, Act::Repair],
+        ("pack" | "append" | "sync", _) => vec![Act::Push, Act::Collect, Act::Repair, Act::Improve],
+        ("manifests", _) => vec![Act::Push, Act::Improve],
+        ("improve", _) => vec![Act::Improve],
         ("tree", _) => vec![Act::Push, Act::Pull],
         ("pull" | "pulled" | "pulled-next" | "ready", _) => vec![Act::Pull],
         ("removed", _) => vec![Act::Remove],
@@ -73,12 +78,12 @@ fn acts(point: &str) -> Vec<Act> {
 }
 
 const OLD: [u64; 3] = [1, 2, 3];
-const NEW: u64 = 4;
+pub const NEW: u64 = 4;
 /// Enough pushes that their runs and the first one exceed what an index keeps by one.
 const MORE: std::ops::Range<u64> = 5..11;
 
 /// Returns a world of three releases in one sealed pack, all delivered; two copies stay at the destination.
-fn template() -> &'static World {
+pub fn template() -> &'static World {
     static TEMPLATE: OnceLock<World> = OnceLock::new();
     TEMPLATE.get_or_init(|| {
         let mut world = World::new(Shape::SMALL, 1);
@@ -97,7 +102,7 @@ fn template() -> &'static World {
 }
 
 /// Returns whether the process died at the point.
-fn died(status: Option<ExitStatus>) -> bool {
+pub fn died(status: Option<ExitStatus>) -> bool {
     use std::os::unix::process::ExitStatusExt;
     status.is_some_and(|status| status.signal() == Some(9))
 }
@@ -114,7 +119,7 @@ pub fn outlives(served: &mut Process, mut agent: Process) -> (bool, Done) {
     (died(ended), agent.done(Duration::from_millis(50)))
 }
 
-const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(20);
 
 /// Runs a case; returns false if the point was not passed that often.
 fn dies_and_goes_on(point: &str, act: Act, pass: u64) -> bool {
@@ -125,7 +130,7 @@ fn dies_and_goes_on(point: &str, act: Act, pass: u64) -> bool {
         Act::Chain => return services::chain_dies_and_goes_on(&crash),
         _ => {}
     }
-    let mut world = template().copy();
+    let mut world = if act == Act::Improve { improvable() } else { template() }.copy();
     if act == Act::Pull {
         return pull_dies_and_goes_on(&mut world, &crash);
     }
@@ -137,7 +142,7 @@ fn dies_and_goes_on(point: &str, act: Act, pass: u64) -> bool {
 }
 
 /// Returns the release that was pushed as `version`.
-fn release_of(world: &World, version: u64) -> String {
+pub fn release_of(world: &World, version: u64) -> String {
     let found = world.acknowledged.iter().find(|(_, known)| **known == version);
     found.expect("it was pushed").0.clone()
 }
@@ -172,7 +177,7 @@ fn dies(world: &mut World, act: Act, crash: &str) -> bool {
             let pack = world.sealed().remove(0);
             World::flip(&pack, fs::metadata(&pack).expect("a pack").len() / 2);
         }
-        Act::Push | Act::Stop | Act::Remove => {}
+        Act::Push | Act::Stop | Act::Remove | Act::Improve => {}
         Act::Pull | Act::Http | Act::S3 | Act::Chain => unreachable!("they have worlds of their own"),
     }
     if act == Act::Rebuild {
@@ -196,6 +201,10 @@ fn dies(world: &mut World, act: Act, crash: &str) -> bool {
         _ => world.begin(&["releases", APP], None),
     };
     let (died, done) = outlives(&mut served, agent);
+    if act == Act::Improve {
+        // The space is open now, and then idle.
+        return died || improves(world, &mut served, &IMPROVED);
+    }
     match act {
         Act::Push => drop(world.took(NEW, &done)),
         // The release may be removed or not.
@@ -217,6 +226,10 @@ fn goes_on(world: &mut World, act: Act) {
         repaired(world);
     }
     world.check_releases(&[1, NEW]);
+    if act == Act::Improve {
+        assert!(!improves(world, &mut served, &IMPROVED), "it died again");
+        world.check_releases(&[]);
+    }
     if waiting > 0 {
         // The proxy makes a recorded delivery without the agent.
         world.settle();

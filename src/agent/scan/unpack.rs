@@ -47,6 +47,8 @@ const BUFFER_BYTES: usize = 64 * 1024;
 pub struct Archives {
     folder: PathBuf,
     bytes_left: AtomicU64,
+    /// Set once an archive stayed as it is for lack of room.
+    lacked_room: AtomicBool,
     turns: Arc<Permits>,
     pace: Option<(Pace, History)>,
     stopping: Arc<AtomicBool>,
@@ -70,6 +72,7 @@ impl Archives {
         Self {
             folder,
             bytes_left: AtomicU64::new(bytes),
+            lacked_room: AtomicBool::new(false),
             turns: Arc::default(),
             pace: None,
             stopping: Arc::default(),
@@ -91,8 +94,14 @@ impl Archives {
     /// Takes bytes of what is left, until they are given back; none where so many are not left.
     fn reserve(&self, bytes: u64) -> Option<Reserved<'_>> {
         let spend = |left: u64| left.checked_sub(bytes);
-        self.bytes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).ok()?;
-        Some(Reserved { archives: self, bytes })
+        let spent = self.bytes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend);
+        self.lacked_room.fetch_or(spent.is_err(), Ordering::Relaxed);
+        spent.ok().map(|_| Reserved { archives: self, bytes })
+    }
+
+    /// Returns whether an archive stayed as it is for lack of room.
+    pub fn lacked_room(&self) -> bool {
+        self.lacked_room.load(Ordering::Relaxed)
     }
 
     fn create(&self) -> files::Result<File> {
@@ -228,7 +237,10 @@ impl<'a> Unpacker<'a> {
         let content = Some(content_of(archive, profile, buffer));
         let container = Container { stream_bytes: lengths.all(), artifact, content };
         let bounded = head.len() <= HEAD_BYTES_MAX && container.is_bounded(archive.len() as u64);
-        let Some(room) = self.archives.reserve(lengths.all()).filter(|_| bounded) else { return Ok(None) };
+        if !bounded {
+            return Ok(None);
+        }
+        let Some(room) = self.archives.reserve(lengths.all()) else { return Ok(None) };
         let folder = &self.archives.folder;
         let (streams, begin) = match &self.streams {
             Some((streams, end)) => (streams.clone(), *end),
