@@ -249,6 +249,11 @@ impl Pace {
         self.link.now()
     }
 
+    /// Returns whether seconds count more than bytes.
+    pub fn hurries(&self) -> bool {
+        self.effort != Effort::Bytes
+    }
+
     /// Returns how to encode the next chunks.
     pub fn encoding(&self) -> Encoding {
         let LinkEstimate { rate, .. } = self.link.now();

@@ -16,6 +16,9 @@ use quinn_proto::RttEstimator;
 const TOLERATED: u64 = 50;
 /// Packets that may be lost besides, so that a few mean nothing at the beginning.
 const TOLERATED_PACKETS: u64 = 3;
+/// 32 packets of 1,200 B, as Chromium's QUIC begins, where RFC 9002 has 10: the window doubles with each round trip, so that a
+/// transfer of some MB ends nearly two round trips sooner. They leave paced, and take 60 ms of a link of 5 Mbit/s.
+const FIRST_WINDOW: u64 = 32 * 1200;
 /// The number of windows remembered.
 const WINDOWS: u64 = 4;
 
@@ -26,9 +29,11 @@ pub(super) struct Tolerant {
 }
 
 impl Tolerant {
-    /// Cubic with its own defaults below.
+    /// Cubic below, with a wider first window.
     pub fn new() -> Self {
-        Self { cubic: Arc::new(CubicConfig::default()) }
+        let mut cubic = CubicConfig::default();
+        cubic.initial_window(FIRST_WINDOW);
+        Self { cubic: Arc::new(cubic) }
     }
 }
 

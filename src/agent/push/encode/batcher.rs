@@ -18,6 +18,8 @@ use protocol::wire::{BlockSums, ParcelError, RecordAnswer, Span};
 
 /// 4 MiB: plain bytes of a parcel; with a window over all of it, larger ones save less than 1 %.
 const PARCEL_PLAIN_TARGET: usize = 4 * 1024 * 1024;
+/// 256 KiB: plain bytes of the first parcel, which the link waits for.
+const PARCEL_PLAIN_FIRST: usize = 256 * 1024;
 /// 7 MiB: the same against a reference, where each parcel's coder starts to learn again.
 const PARCEL_PLAIN_AGAINST: usize = 7 * 1024 * 1024;
 /// 12 MiB: reference bytes of one parcel.
@@ -131,7 +133,8 @@ impl Batch {
 
     /// Cuts the chunks of an executable into batches as those of other files; ends when `take` returns false.
     pub fn cut(self, pace: &Pace, mut take: impl FnMut(Self) -> bool) -> bool {
-        let mut batcher = Batcher::new(pace, self.matches);
+        let mut ramp = Ramp::ended();
+        let mut batcher = Batcher::new(pace, &mut ramp, self.matches);
         for located in self.chunks {
             if let Some(batch) = batcher.push(located)
                 && !take(batch)
@@ -143,10 +146,31 @@ impl Batch {
     }
 }
 
+/// The plain bytes of a push's next parcel: few at first, as the link waits for it, then twice as many each time.
+#[derive(Debug, Clone, Copy)]
+pub struct Ramp(usize);
+
+impl Ramp {
+    /// Begins a push. Where bytes are what is short, no parcel is smaller than others.
+    pub fn begin(pace: &Pace) -> Self {
+        Self(if pace.hurries() { PARCEL_PLAIN_FIRST } else { PARCEL_PLAIN_TARGET })
+    }
+
+    /// Returns that of a push under way.
+    pub fn ended() -> Self {
+        Self(PARCEL_PLAIN_TARGET)
+    }
+
+    fn advance(&mut self) {
+        self.0 = (self.0 * 2).min(PARCEL_PLAIN_TARGET);
+    }
+}
+
 /// Collects missing chunks into batches.
 #[derive(Debug)]
 pub struct Batcher<'a> {
     pace: &'a Pace,
+    ramp: &'a mut Ramp,
     matches: VecDeque<Match>,
     /// Missing chunks so far.
     count: usize,
@@ -159,10 +183,10 @@ pub struct Batcher<'a> {
 
 impl<'a> Batcher<'a> {
     /// Starts; `matches` must be sorted by the first chunk.
-    pub fn new(pace: &'a Pace, matches: Vec<Match>) -> Self {
+    pub fn new(pace: &'a Pace, ramp: &'a mut Ramp, matches: Vec<Match>) -> Self {
         let batch = Batch::new(pace.encoding(), Arc::default());
         let matches = matches.into();
-        Self { pace, matches, count: 0, batch, bytes: 0, reference_bytes: 0, match_left: 0 }
+        Self { pace, ramp, matches, count: 0, batch, bytes: 0, reference_bytes: 0, match_left: 0 }
     }
 
     /// Sets which chunks the proxy has evicted.
@@ -206,7 +230,7 @@ impl<'a> Batcher<'a> {
             Encoding::Parcels { .. } if self.reference_bytes > 0 => {
                 (PARCEL_PLAIN_AGAINST, PARCEL_CHUNKS_MAX / 2)
             }
-            Encoding::Parcels { .. } => (PARCEL_PLAIN_TARGET, PARCEL_CHUNKS_MAX / 2),
+            Encoding::Parcels { .. } => (self.ramp.0, PARCEL_CHUNKS_MAX / 2),
         };
         let is_full = self.bytes >= bytes_full || self.batch.chunks.len() >= chunks_full;
         // The chunks of a match stay in one batch, as long as the parcel's bound allows.
@@ -236,6 +260,7 @@ impl<'a> Batcher<'a> {
     fn end(&mut self) -> Batch {
         let next = Batch::new(self.pace.encoding(), Arc::clone(&self.batch.evicted));
         (self.bytes, self.reference_bytes) = (0, 0);
+        self.ramp.advance();
         let mut batch = std::mem::replace(&mut self.batch, next);
         if self.match_left > 0 {
             // Cut inside a match: neither part of it uses the reference.
@@ -258,4 +283,28 @@ pub fn merge(mut signed: Vec<Match>, mut cached: Vec<Match>) -> Vec<Match> {
     signed.append(&mut cached);
     signed.sort_by_key(|matches| matches.first);
     signed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::link_estimate::Link;
+    use crate::agent::pace::Effort;
+    use std::time::Duration;
+
+    #[test]
+    fn the_first_parcels_of_a_push_are_small_unless_bytes_are_what_is_short() {
+        let parcels = |effort| {
+            let pace = Pace::new(effort, Link::told(12.5e6, Duration::from_millis(20)), 2);
+            let mut ramp = Ramp::begin(&pace);
+            let next = || {
+                let bytes = ramp.0 / 1024;
+                ramp.advance();
+                bytes
+            };
+            std::iter::repeat_with(next).take(6).collect::<Vec<_>>()
+        };
+        assert_eq!(parcels(Effort::Auto), [256, 512, 1024, 2048, 4096, 4096]);
+        assert_eq!(parcels(Effort::Bytes), [4096; 6]);
+    }
 }

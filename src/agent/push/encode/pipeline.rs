@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc::Sender;
 
-use super::batcher::{Batch, Batcher, Match, OlderExecutable};
+use super::batcher::{Batch, Batcher, Match, OlderExecutable, Ramp};
 use super::encoder::{EncodedBatch, Encoder, PatchBudget};
 use crate::agent::chunk_cache::ChunkCache;
 use crate::agent::pace::Pace;
@@ -102,9 +102,9 @@ impl Pipeline<'_> {
                 drop(out.blocking_send(Output::Failed(error.into())));
                 return;
             }
-            let mut deferred = None;
+            let (mut deferred, mut ramp) = (None, Ramp::begin(pipeline.pace));
             for job in iter::once(first).chain(jobs) {
-                let gathered = gather(pipeline, job, &mut deferred, |batch| {
+                let gathered = gather(pipeline, job, (&mut deferred, &mut ramp), |batch| {
                     let (sender, receiver) = sync_channel(1);
                     work_in.send((batch, sender)).is_ok() && ordered_in.send(Output::Batch(receiver)).is_ok()
                 });
@@ -128,11 +128,11 @@ struct Deferred {
 fn gather(
     pipeline: &Pipeline<'_>,
     job: Job,
-    deferred: &mut Option<Deferred>,
+    (deferred, ramp): (&mut Option<Deferred>, &mut Ramp),
     mut take: impl FnMut(Batch) -> bool,
 ) -> Result<(), Error> {
     let mut marks = job.marks.iter();
-    let mut batcher = Batcher::new(pipeline.pace, job.matches).with_evicted(job.evicted);
+    let mut batcher = Batcher::new(pipeline.pace, ramp, job.matches).with_evicted(job.evicted);
     let mut older = job.older;
     let (first, last) = (job.segments.first().copied(), job.segments.last().copied());
     // A job that does not continue the previous one is independent.
