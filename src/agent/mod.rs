@@ -8,16 +8,16 @@ pub mod scan;
 mod backoff;
 mod chunk_cache;
 mod delivery_progress;
+mod hint;
 mod lazy_store;
-mod link_estimate;
 mod pace;
 mod session;
 mod tally;
 mod token_renewal;
 
+pub use crate::net::link_estimate::{LinkEstimate, Origin};
 pub use delivery_progress::DeliveryProgress;
 pub use lazy_store::LazyStore;
-pub use link_estimate::{LinkEstimate, Origin};
 pub use pace::{Choice, Effort, Method, Prediction};
 pub use push::Receipt;
 pub use session::{Access, Session};

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::link_estimate::{Hint, Link, LinkEstimate};
+use super::hint::Hint;
+use crate::net::link_estimate::{Link, LinkEstimate};
 use ground::poison::Unpoisoned as _;
+use protocol::transfer::{Encoding, SCARCE_RATE};
 
 /// How much a push may spend to save bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -22,92 +24,6 @@ pub enum Effort {
     Bytes,
     /// Nothing that costs processors.
     Time,
-}
-
-/// 8 Mbit/s: on slower links every method is used. The rest of a first push pays there only with the next one, and who
-/// pushes over such a link waits for bytes, shares it with others, or pays for them.
-const SCARCE_RATE: f64 = 1e6;
-
-/// How chunks are encoded for the link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Encoding {
-    /// In frames, which the proxy stores as they are.
-    Frames {
-        /// zstd's level.
-        level: i32,
-    },
-    /// In parcels.
-    Parcels {
-        /// zstd's level.
-        level: i32,
-    },
-}
-
-impl Encoding {
-    /// Returns the same effort, in parcels.
-    #[must_use]
-    pub fn parcels(self) -> Self {
-        match self {
-            Self::Frames { level } => Self::Parcels { level: level.max(3) },
-            parcels @ Self::Parcels { .. } => parcels,
-        }
-    }
-}
-
-/// An encoding's cost and yield.
-struct EncodingCost {
-    encoding: Encoding,
-    /// Seconds of one processor of the agent for a plain byte.
-    agent: f64,
-    /// The same of the proxy, beyond hashing and writing.
-    proxy: f64,
-    /// Encoded bytes for a plain one.
-    share: f64,
-}
-
-/// Measured on 27 MB of TypeScript's compiler and numpy's sources and libraries with `zstd -b1 -e12 -B4194304`. The proxy decodes
-/// a parcel and encodes its chunks at level 3.
-const ENCODINGS: [EncodingCost; 5] = [
-    EncodingCost {
-        encoding: Encoding::Frames { level: 1 },
-        agent: 1.0 / 450e6,
-        proxy: 1.0 / 1200e6,
-        share: 0.27,
-    },
-    EncodingCost {
-        encoding: Encoding::Parcels { level: 3 },
-        agent: 1.0 / 310e6,
-        proxy: 1.0 / 250e6,
-        share: 0.24,
-    },
-    EncodingCost {
-        encoding: Encoding::Parcels { level: 6 },
-        agent: 1.0 / 93e6,
-        proxy: 1.0 / 250e6,
-        share: 0.219,
-    },
-    EncodingCost {
-        encoding: Encoding::Parcels { level: 9 },
-        agent: 1.0 / 60e6,
-        proxy: 1.0 / 250e6,
-        share: 0.213,
-    },
-    EncodingCost { encoding: HARDEST, agent: 1.0 / 27e6, proxy: 1.0 / 250e6, share: 0.211 },
-];
-
-/// The encoding in the fewest bytes.
-const HARDEST: Encoding = Encoding::Parcels { level: 12 };
-/// 4 MiB: the first parcel, which the link waits for.
-const FIRST_BYTES: f64 = 4.0 * 1024.0 * 1024.0;
-/// 32 MiB: missing bytes of a usual push, among which the first parcel's wait is spread.
-const USUAL_BYTES: f64 = 32.0 * 1024.0 * 1024.0;
-
-impl EncodingCost {
-    /// Predicts a push's seconds over a link of `rate`: the slowest of the agent, the link and the proxy, at work at once.
-    fn seconds(&self, rate: f64, processors: f64) -> f64 {
-        let slowest = (self.agent / processors).max(self.share / rate).max(self.proxy);
-        FIRST_BYTES * self.agent + USUAL_BYTES * slowest
-    }
 }
 
 /// A way to send fewer bytes.
@@ -256,17 +172,10 @@ impl Pace {
 
     /// Returns how to encode the next chunks.
     pub fn encoding(&self) -> Encoding {
-        let LinkEstimate { rate, .. } = self.link.now();
         match self.effort {
-            Effort::Bytes => HARDEST,
-            Effort::Time => ENCODINGS[0].encoding,
-            Effort::Auto if rate <= SCARCE_RATE => HARDEST,
-            Effort::Auto => {
-                let processors = float(self.processors.max(1) as u64);
-                let seconds = |cost: &EncodingCost| cost.seconds(rate, processors);
-                let best = ENCODINGS.iter().min_by(|one, other| seconds(one).total_cmp(&seconds(other)));
-                best.expect("there are encodings").encoding
-            }
+            Effort::Bytes => Encoding::HARDEST,
+            Effort::Time => Encoding::FASTEST,
+            Effort::Auto => Encoding::over(self.link.now().rate, float(self.processors.max(1) as u64)),
         }
     }
 
@@ -388,7 +297,7 @@ mod tests {
     fn who_asks_for_bytes_or_time_gets_them_over_every_link() {
         for mbit in [1.0, 10_000.0] {
             let (bytes, time) = (over(Effort::Bytes, mbit), over(Effort::Time, mbit));
-            assert_eq!((bytes.encoding(), time.encoding()), (HARDEST, Encoding::Frames { level: 1 }));
+            assert_eq!((bytes.encoding(), time.encoding()), (Encoding::HARDEST, Encoding::FASTEST));
             for method in Method::ALL {
                 assert!(bytes.pays(method, MB) && !time.pays(method, MB));
             }

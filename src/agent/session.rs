@@ -10,11 +10,12 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::backoff::Backoff;
-use super::link_estimate::{Hint, Link, LinkEstimate, Reading};
+use super::hint::Hint;
 use super::memory::Key;
 use super::token_renewal;
 use super::{Error, Result, check_meant};
 use crate::net::link::{self, Connection, Counters, Receiver, Sender};
+use crate::net::link_estimate::{Link, LinkEstimate, Reading};
 use ground::faults::{Fault, Faulty};
 use ground::ids::AppName;
 use ground::limits::{ANSWER_TIME_LONG_MAX, ANSWER_TIME_MAX, ANSWER_TOTAL_BYTES_MAX};
@@ -67,15 +68,7 @@ impl Current {
     }
 
     fn reading(&self) -> Reading {
-        let counters = self.connection.counters();
-        Reading {
-            sent_bytes: counters.sent_bytes,
-            congestion_window: counters.congestion_window,
-            congestion_events: counters.congestion_events,
-            round_trip: counters.rtt,
-            first_trip: self.first_trip,
-            is_loopback: self.connection.is_loopback(),
-        }
+        Reading::of(&self.connection, self.first_trip)
     }
 }
 

@@ -3,4 +3,5 @@
 pub mod tokens;
 pub mod identity;
 pub mod link;
+pub mod link_estimate;
 pub mod blocking;

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::agent::link_estimate::{LinkEstimate, Origin};
+use crate::net::link_estimate::{LinkEstimate, Origin};
 use disk::files::{self, OnPath};
 use protocol::address::ProxyUrl;
 

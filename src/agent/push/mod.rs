@@ -27,11 +27,12 @@ use std::time::{Duration, Instant};
 use self::attempt::{Assumptions, Names, Push, attempt};
 use self::source::{ArchiveForm, FilesRead, Reading, Source};
 use super::backoff::Backoff;
-use super::link_estimate::{Hint, LOCAL_TRIP, Link};
+use super::hint::Hint;
 use super::memory::recall_link;
 use super::pace::{Effort, Pace};
 use super::{Error, Result, Session};
 use crate::net::blocking;
+use crate::net::link_estimate::{LOCAL_TRIP, Link};
 use ground::faults::{Fault, Faulty};
 use ground::monitor::Monitor;
 

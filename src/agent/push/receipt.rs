@@ -3,9 +3,9 @@
 use serde::Serialize;
 
 use super::encode::explain::Explained;
-use crate::agent::link_estimate::LinkEstimate;
 use crate::agent::pace::Choice;
 use crate::agent::scan::{Dropped, Unpacked};
+use crate::net::link_estimate::LinkEstimate;
 use format::record::DeliveryEvent;
 use ground::ids::{AppName, ReleaseId};
 

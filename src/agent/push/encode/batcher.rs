@@ -4,7 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::agent::Result;
-use crate::agent::pace::{Encoding, Pace};
+use crate::agent::pace::Pace;
 use crate::agent::scan::{Body, Located};
 use delta::rsync::Signature;
 use delta::similar::Rule;
@@ -14,6 +14,7 @@ use ground::limits::{
     FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET, PARCEL_BASIS_MAX, PARCEL_CHUNKS_MAX, PARCEL_PLAIN_MAX,
 };
 use protocol::likeness::BaseFile;
+use protocol::transfer::Encoding;
 use protocol::wire::{BlockSums, ParcelError, RecordAnswer, Span};
 
 /// 4 MiB: plain bytes of a parcel; with a window over all of it, larger ones save less than 1 %.
@@ -288,8 +289,8 @@ pub fn merge(mut signed: Vec<Match>, mut cached: Vec<Match>) -> Vec<Match> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::link_estimate::Link;
     use crate::agent::pace::Effort;
+    use crate::net::link_estimate::Link;
     use std::time::Duration;
 
     #[test]

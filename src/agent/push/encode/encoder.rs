@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 use super::batcher::{Batch, DeltaReference, Match};
 use super::explain::{self, Explained};
 use crate::agent::chunk_cache::{CacheReader, ChunkCache};
-use crate::agent::pace::{Encoding, Method, Pace};
+use crate::agent::pace::{Method, Pace};
 use crate::agent::scan::{Error, LastOpened};
 use delta::compression::{self, Codec, Compressor};
 use delta::patch;
@@ -16,6 +16,7 @@ use format::pack::{Frame, FrameKind};
 use format::recipe::ChunkRef;
 use ground::limits::PARCEL_BASIS_MAX;
 use ground::poison::Unpoisoned as _;
+use protocol::transfer::Encoding;
 use protocol::wire::{Basis, FromAgent, Parcel, Section};
 
 /// A batch, encoded.

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use super::batcher::{Batch, ExecutableReference, OlderExecutable};
 use super::encoder::{EncodedBatch, Encoder, encoded};
 use super::explain::{Explained, Reason};
-use crate::agent::pace::{Encoding, Method};
+use crate::agent::pace::Method;
 use crate::agent::scan::{Body, Error, Located};
 use delta::compression::{self, Codec};
 use delta::patch;
@@ -16,6 +16,7 @@ use format::recipe::ChunkRef;
 use ground::ids::ChunkId;
 use ground::limits::{EXECUTABLE_BASIS_RATIO_MAX, EXECUTABLE_BYTES_MAX, EXECUTABLE_BYTES_MIN};
 use protocol::likeness::BaseFile;
+use protocol::transfer::Encoding;
 use protocol::wire::{Basis, Cut, RecordAnswer};
 
 /// One in 16: where functions are less of a file, the names of its records are not worth their bytes.

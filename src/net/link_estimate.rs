@@ -1,13 +1,13 @@
-//! Estimates a link's rate and round trip: before anything was sent, and while it carries a push.
+//! Estimates a link's rate and round trip: before anything was sent, and while it carries content.
 
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use ground::poison::Unpoisoned as _;
-use protocol::wire::{LinkSeen, PushHint};
+use super::link::Connection;
+use protocol::wire::LinkSeen;
 
 /// Round trips below this are those of a local network.
 pub const LOCAL_TRIP: Duration = Duration::from_millis(1);
@@ -109,6 +109,19 @@ pub struct Reading {
 }
 
 impl Reading {
+    /// Reads a connection's counters; `first_trip` is the round trip of its handshake.
+    pub fn of(connection: &Connection, first_trip: Duration) -> Self {
+        let counters = connection.counters();
+        Self {
+            sent_bytes: counters.sent_bytes,
+            congestion_window: counters.congestion_window,
+            congestion_events: counters.congestion_events,
+            round_trip: counters.rtt,
+            first_trip,
+            is_loopback: connection.is_loopback(),
+        }
+    }
+
     /// Returns the congestion window a round trip, in bytes a second.
     pub fn rate(&self) -> f64 {
         // A congestion window is far below 2^52 bytes.
@@ -137,44 +150,6 @@ impl Reading {
     }
 }
 
-/// What the proxy is asked at the beginning of a push by an agent that remembers nothing of the link.
-#[derive(Debug, Default)]
-pub struct Hint {
-    state: Mutex<HintState>,
-    answered: Condvar,
-}
-
-#[derive(Debug, Default, Clone, Copy)]
-enum HintState {
-    /// The answer is to come.
-    #[default]
-    Open,
-    /// It came, or there is none.
-    Answered(Option<PushHint>),
-}
-
-impl Hint {
-    /// Takes the answer, or that there is none.
-    pub fn set(&self, answer: Option<PushHint>) {
-        let mut state = self.state.lock().unpoisoned();
-        if matches!(*state, HintState::Open) {
-            *state = HintState::Answered(answer);
-        }
-        self.answered.notify_all();
-    }
-
-    /// Waits for the answer, for at most `patience`. Blocks.
-    pub fn wait(&self, patience: Duration) -> Option<PushHint> {
-        let state = self.state.lock().unpoisoned();
-        let is_open = |state: &mut HintState| matches!(state, HintState::Open);
-        let waited = self.answered.wait_timeout_while(state, patience, is_open);
-        match *waited.unpoisoned().0 {
-            HintState::Open => None,
-            HintState::Answered(answer) => answer,
-        }
-    }
-}
-
 /// A link whose rate is told, or estimated at each use.
 #[derive(Clone)]
 pub struct Link(Arc<dyn Fn() -> LinkEstimate + Send + Sync>);
@@ -189,6 +164,13 @@ impl Link {
     /// Creates one that `estimate` knows.
     pub fn estimated(estimate: impl Fn() -> LinkEstimate + Send + Sync + 'static) -> Self {
         Self(Arc::new(estimate))
+    }
+
+    /// Creates one of which a connection, opened just now, says all that is known.
+    pub fn of(connection: &Connection) -> Self {
+        let (connection, first_trip) = (connection.clone(), connection.counters().rtt);
+        let assumed = LinkEstimate::assumed(first_trip);
+        Self::estimated(move || Reading::of(&connection, first_trip).estimate(assumed))
     }
 
     /// Returns the estimate of now.
