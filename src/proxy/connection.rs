@@ -13,6 +13,7 @@ use super::promotion::{self, Target, Wanted};
 use super::refusal::refuse_unread;
 use super::{Shared, deliveries, end, owner, preview, pull, push, query, refuse};
 use crate::net::link::{Connection, Receiver, Sender};
+use crate::net::link_estimate::Link;
 use ground::faults::Fault;
 use ground::limits::STRANGER_WINDOW;
 use protocol::token::Grant;
@@ -26,13 +27,14 @@ pub(super) async fn serve(shared: Arc<Shared>, connection: Connection) {
         return;
     };
     let mut requests = JoinSet::new();
+    let link = Link::of(&connection);
     let (sender, receiver, grant) = first;
-    requests.spawn(go_on(Arc::clone(&shared), sender, receiver, grant).in_current_span());
+    requests.spawn(go_on(Arc::clone(&shared), link.clone(), sender, receiver, grant).in_current_span());
     loop {
         tokio::select! {
             stream = connection.accept() => match stream {
                 Ok(Some((sender, receiver))) => {
-                    requests.spawn(answer(Arc::clone(&shared), sender, receiver).in_current_span());
+                    requests.spawn(answer(Arc::clone(&shared), link.clone(), sender, receiver).in_current_span());
                 }
                 Ok(None) | Err(_) => break,
             },
@@ -44,16 +46,16 @@ pub(super) async fn serve(shared: Arc<Shared>, connection: Connection) {
 }
 
 /// Answers one request on a connection that has shown a good token.
-async fn answer(shared: Arc<Shared>, sender: Sender, mut receiver: Receiver) {
+async fn answer(shared: Arc<Shared>, link: Link, sender: Sender, mut receiver: Receiver) {
     match admission::check_head(&shared, &mut receiver).await {
-        Ok(Some(grant)) => go_on(shared, sender, receiver, grant).await,
+        Ok(Some(grant)) => go_on(shared, link, sender, receiver, grant).await,
         Ok(None) => {}
         Err(refusal) => refuse_unread(sender, receiver, refusal, STRANGER_WINDOW).await,
     }
 }
 
 /// Answers one request with a good token, whose rest is read only now that it has a share.
-async fn go_on(shared: Arc<Shared>, mut sender: Sender, mut receiver: Receiver, grant: Grant) {
+async fn go_on(shared: Arc<Shared>, link: Link, mut sender: Sender, mut receiver: Receiver, grant: Grant) {
     let Some(_turn) = shared.turns.take(&owner(&grant), 1) else {
         let held = shared.turns.held_by(&owner(&grant));
         let text =
@@ -75,7 +77,7 @@ async fn go_on(shared: Arc<Shared>, mut sender: Sender, mut receiver: Receiver, 
     match operation {
         Operation::Push(open) => push::serve(granted, open, sender, receiver).await,
         Operation::Pull { release, have, unpacked } => {
-            let wanted = pull::Wanted { release, have, unpacked };
+            let wanted = pull::Wanted { release, have, unpacked, link };
             pull::serve(granted, wanted, sender, receiver).await;
         }
         Operation::Deliver { release, destinations, then } => {

@@ -70,7 +70,7 @@ use self::audit::Audit;
 use self::granted::Granted;
 use self::links::Links;
 use self::maintenance::Maintenance;
-use self::pull::PatchCache;
+use self::pull::{ParcelCache, PatchCache};
 use self::spaces::Spaces;
 
 /// The reason why a proxy cannot run.
@@ -198,6 +198,8 @@ struct Shared {
     desks: Arc<Semaphore>,
     /// Cached patches and payloads for pulling machines.
     patches: PatchCache,
+    /// Cached parcels for the same.
+    parcels: ParcelCache,
     /// The links of users who push.
     links: Links,
 }
@@ -272,6 +274,7 @@ impl Proxy {
             stopping,
             heavy_work,
             patches,
+            parcels: ParcelCache::new(std::thread::available_parallelism().map_or(1, std::num::NonZero::get)),
             links: Links::default(),
             stranger_patience: options.stranger_patience,
             connections: Shares::new(options.connections_max),

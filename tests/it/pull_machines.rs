@@ -4,13 +4,18 @@ use std::collections::{HashMap, HashSet};
 
 use proptest::prelude::*;
 
+use format::manifest::SegmentIndex;
+use format::recipe::ChunkRef;
 use ground::ids::{ChunkId, ShortId};
-use protocol::pull::Window;
+use protocol::ContentView;
+use protocol::pull::{Proxy, ReleaseView, Window};
+use protocol::transfer::{Bounds, Encoding};
+use protocol::wire::{PullReply, PullRequest, Refusal};
 
-use crate::pull_simulator::{Directory, End, Mistake, Pull, Queues};
+use crate::pull_simulator::{Directory, End, Mistake, Pull, Queues, Shelves, opened};
 use crate::push_machines::{changed, files};
 use crate::push_simulator::{Dice, edited, numbered};
-use crate::space_view::release;
+use crate::space_view::{Release, release};
 
 /// No pull of [`files`] takes this many turns.
 const ENDLESS: usize = 1_000_000;
@@ -162,4 +167,48 @@ fn each_lost_reply_of_a_pull_is_noticed() {
         noticed += 1;
     }
     assert!(noticed > 3, "the release, the outline, the segments and the chunks: {noticed}");
+}
+
+/// A release as seen over a link for which it is encoded so.
+struct Over(Shelves, Encoding);
+
+impl ContentView for Over {
+    fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal> {
+        self.0.read(chunk, out)
+    }
+}
+
+impl ReleaseView for Over {
+    fn encoding(&mut self) -> Encoding {
+        self.1
+    }
+}
+
+/// Returns all that the proxy sends of a release into an empty directory.
+fn sent(release: &Release, view: &mut impl ReleaseView) -> Vec<PullReply> {
+    let mut proxy = Proxy::open(opened(release), None, Bounds::PULL, view);
+    while proxy.next(view).expect("it opens").is_some() {}
+    let count = u32::try_from(release.segments.len()).expect("few");
+    let marks = release.parts.iter().flat_map(|(_, chunks)| chunks.iter().map(|_| true)).collect();
+    let first = SegmentIndex::of(0);
+    proxy.receive(PullRequest::WantChunks { first, count, marks }).expect("the first request");
+    std::iter::from_fn(|| proxy.next(view).expect("all is there")).collect()
+}
+
+#[test]
+fn over_a_slow_link_content_comes_in_parcels_of_fewer_bytes() {
+    let (text, _) = edited(1500);
+    let over = |encoding| sent(&text, &mut Over(Shelves::of(&[&text]), encoding));
+    let bytes = |replies: &[PullReply]| -> usize {
+        let of = |reply: &PullReply| match reply {
+            PullReply::Chunks(batch) => batch.payload.len(),
+            PullReply::Piece(piece) => piece.len(),
+            _ => 0,
+        };
+        replies.iter().map(of).sum()
+    };
+    let is_parcel = |reply: &PullReply| matches!(reply, PullReply::Parcel(_));
+    let (slow, fast) = (over(Encoding::Parcels { level: 6 }), over(Encoding::FASTEST));
+    assert!(slow.iter().any(is_parcel) && !fast.iter().any(is_parcel));
+    assert!(bytes(&slow) * 10 < bytes(&fast) * 9, "{} B, {} B", bytes(&slow), bytes(&fast));
 }

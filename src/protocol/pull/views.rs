@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::transfer::Encoding;
 use crate::wire::{PullRequest, Refusal};
-use crate::{ContentView, StorageView};
+use crate::{ContentView, Error, StorageView};
 use format::manifest::{NodeRef, Root, SegmentName};
 use format::recipe::ChunkRef;
 use format::record::Record;
@@ -51,6 +52,27 @@ pub trait ReleaseView: ContentView {
     /// Returns whether the agent still waits, and there is time for another executable.
     fn goes_on(&mut self) -> bool {
         true
+    }
+
+    /// Returns how content that resembles nothing is encoded for the agent's link.
+    fn encoding(&mut self) -> Encoding {
+        Encoding::FASTEST
+    }
+
+    /// Returns the payload of a parcel of `chunks` alone, made now or earlier, for this agent or another.
+    ///
+    /// # Errors
+    /// Those of `make`, which the payload is then not cached for.
+    fn parcel(
+        &mut self,
+        chunks: &[ChunkRef],
+        make: impl FnOnce(&mut Self) -> Result<Vec<u8>, Error>,
+    ) -> Result<Arc<Vec<u8>>, Error>
+    where
+        Self: Sized,
+    {
+        let _ = chunks;
+        make(self).map(Arc::new)
     }
 
     /// Returns the payload that encodes `new` against `old`, made now or earlier, for this agent or another. An empty one

@@ -1,5 +1,6 @@
 //! Serves one pull: names the release's segments, then sends what the agent lacks.
 
+mod parcel_cache;
 mod patch_cache;
 mod read_view;
 
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{self, error::TrySendError};
 
+pub(super) use parcel_cache::ParcelCache;
 pub(super) use patch_cache::PatchCache;
 use read_view::{ReadView, unreadable};
 
@@ -18,6 +20,7 @@ use super::read_scope::ReadScope;
 use super::{Granted, owner, refuse};
 use crate::net::blocking;
 use crate::net::link::{Receiver, Sender};
+use crate::net::link_estimate::Link;
 use crate::store::Store;
 use format::manifest::NodeRef;
 use ground::faults::Fault;
@@ -43,6 +46,8 @@ pub struct Wanted {
     pub have: Option<ChunkId>,
     /// True if archives should come unpacked where they are stored so.
     pub unpacked: bool,
+    /// The link to the agent.
+    pub link: Link,
 }
 
 /// Serves a pull until the agent is done or gone.
@@ -152,13 +157,13 @@ fn run(
     let store = granted.store()?;
     // What the pull was promised is kept until it ends, whatever is removed meanwhile.
     let lease = store.lease().map_err(|error| Refusal::of(&error))?;
-    let Wanted { release: selector, have, unpacked } = wanted;
+    let Wanted { release: selector, have, unpacked, link } = wanted;
     let record = store.select(selector).map_err(|error| Refusal::of(&error))?;
     store.records().touch(&record.app, &record.release);
     let stored = if *unpacked { store.unpacked(&record.release) } else { None };
     let stored = stored.and_then(|id| store.root_at(&id).ok());
     let root = stored.map_or_else(|| store.root(&record.release), Ok).map_err(|error| unreadable(&error))?;
-    let mut view = ReadView::new(&store, &lease, replies, &granted.shared);
+    let mut view = ReadView::new(&store, &lease, replies, &granted.shared, link);
     let segments = view.segments(&root)?;
     let base = have.as_ref().and_then(|have| base(&store, &ReadScope::of(&granted.grant), have, &mut view));
     let mut machine = Proxy::open(Release { record, root, segments }, base, Bounds::PULL, &mut view);

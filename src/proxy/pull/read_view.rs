@@ -5,17 +5,21 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::parcel_cache::{Allowance, ParcelCache};
 use super::patch_cache::{PatchMaker, name_of};
 use crate::ledger::Lease;
+use crate::net::link_estimate::Link;
 use crate::proxy::Shared;
 use crate::restore::{self, ChunkReader, SourceError};
 use crate::store::{Store, StoreReader};
+use delta::compression::LEVEL_DEFAULT;
 use format::manifest::{NodeRef, Root};
 use format::recipe::ChunkRef;
 use ground::faults::{Fault, Faulty};
-use protocol::ContentView;
 use protocol::pull::{Method, ReleaseView};
+use protocol::transfer::Encoding;
 use protocol::wire::{PullReply, PullRequest, Refusal};
+use protocol::{ContentView, Error};
 
 /// The longest wait of one request for chunks until other heavy work ends.
 const PATCH_TIME_MAX: Duration = Duration::from_secs(10);
@@ -28,6 +32,10 @@ pub(super) struct ReadView<'a> {
     lease: &'a Lease,
     replies: &'a mpsc::Sender<PullReply>,
     maker: PatchMaker<'a>,
+    parcels: &'a ParcelCache,
+    link: &'a Link,
+    /// For the parcel that is being made.
+    allowance: Allowance,
     /// When the current request is no longer to wait, or to make more.
     deadline: Instant,
 }
@@ -38,9 +46,18 @@ impl<'a> ReadView<'a> {
         lease: &'a Lease,
         replies: &'a mpsc::Sender<PullReply>,
         shared: &'a Shared,
+        link: &'a Link,
     ) -> Self {
-        let maker = PatchMaker { cache: &shared.patches, heavy_work: &shared.heavy_work };
-        Self { reader: StoreReader::new(store), lease, replies, maker, deadline: Instant::now() }
+        Self {
+            reader: StoreReader::new(store),
+            lease,
+            replies,
+            maker: PatchMaker { cache: &shared.patches, heavy_work: &shared.heavy_work },
+            parcels: &shared.parcels,
+            link,
+            allowance: Allowance::Light,
+            deadline: Instant::now(),
+        }
     }
 
     /// Returns the segments of a manifest, in order.
@@ -78,6 +95,29 @@ impl ReleaseView for ReadView<'_> {
     fn goes_on(&mut self) -> bool {
         self.lease.renew();
         !self.replies.is_closed() && Instant::now() < self.deadline
+    }
+
+    /// Predicts with one processor: others pull, too.
+    fn encoding(&mut self) -> Encoding {
+        match Encoding::over(self.link.now().rate, 1.0) {
+            Encoding::Parcels { level } if self.allowance == Allowance::Light => {
+                Encoding::Parcels { level: level.min(LEVEL_DEFAULT) }
+            }
+            encoding => encoding,
+        }
+    }
+
+    fn parcel(
+        &mut self,
+        chunks: &[ChunkRef],
+        make: impl FnOnce(&mut Self) -> Result<Vec<u8>, Error>,
+    ) -> Result<Arc<Vec<u8>>, Error> {
+        self.parcels.payload(name_of("whit pull parcel", &[], chunks), |allowance| {
+            self.allowance = allowance;
+            let made = make(self);
+            self.allowance = Allowance::Light;
+            made
+        })
     }
 
     fn payload(

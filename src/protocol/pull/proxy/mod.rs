@@ -8,14 +8,14 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use self::base::{Base, Outlining};
-use self::unit::Unit;
+use self::unit::{Ramp, Unit};
 use super::{Method, ReleaseView};
 use crate::Error;
 use crate::likeness::{Edges, Likeness, NewSegment};
-use crate::transfer::{Bounds, Credit, read_segment};
+use crate::transfer::{Bounds, Credit, Encoding, read_segment};
 use crate::wire::{Basis, Batch, Marks, Parcel, PullReply, PullRequest, pack_names};
-use delta::compression::{self, Codec, Compressor, LEVEL_DEFAULT};
-use delta::patch;
+use delta::compression::{self, Codec, Compressor, LEVEL_DEFAULT, LEVEL_FAST};
+use delta::{patch, probe};
 use format::manifest::{NodeRef, RefAt, Root, SegmentIndex, Thin};
 use format::pack::{FrameEnd, FrameKind, Framer};
 use format::recipe::ChunkRef;
@@ -25,6 +25,10 @@ use ground::limits::{FRAME_PLAIN_TARGET, MESSAGE_ITEMS_MAX, PARCEL_PIECE_BYTES, 
 /// 1 MiB: content that may be sent as a patch to each machine (10 MB take a second); more only over slow links, once
 /// for all.
 const PATCH_BYTES: usize = 1024 * 1024;
+/// Runs of a unit's chunks that say whether it is worth compressing.
+const SAMPLES: usize = 3;
+/// Chunks of each run, some 64 KiB.
+const SAMPLE_CHUNKS: usize = 4;
 
 /// The release that is pulled.
 #[derive(Debug)]
@@ -46,8 +50,8 @@ enum Answer {
     Names(usize),
     /// New segments.
     Outlining(Outlining),
-    /// Segments or chunks in frames of about `target` bytes.
-    Frames { parts: VecDeque<ChunkRef>, target: usize, reply: fn(Batch) -> PullReply },
+    /// Segments or chunks in frames.
+    Frames(FrameKind, VecDeque<ChunkRef>),
     /// Chunks that may resemble older ones.
     Units(VecDeque<Unit>),
     /// The rest of a parcel's payload, from this byte on.
@@ -73,7 +77,11 @@ pub struct Proxy {
     may_ask: bool,
     /// True if the agent's link is slow: it asked for executables.
     is_slow: bool,
+    ramp: Ramp,
+    /// For segments.
     compressor: Compressor,
+    /// For chunks over links that are faster than what compresses harder.
+    fast: Compressor,
 }
 
 impl Proxy {
@@ -99,7 +107,8 @@ impl Proxy {
             }
             None => answers.push_back(Answer::Names(0)),
         }
-        let compressor = Compressor::new(LEVEL_DEFAULT);
+        let ramp = Ramp::begin(base.is_some());
+        let (compressor, fast) = (Compressor::new(LEVEL_DEFAULT), Compressor::new(LEVEL_FAST));
         Self {
             segments,
             base,
@@ -109,7 +118,9 @@ impl Proxy {
             answers,
             may_ask,
             is_slow: false,
+            ramp,
             compressor,
+            fast,
         }
     }
 
@@ -169,8 +180,7 @@ impl Proxy {
             PullRequest::Renew(_) => {}
             PullRequest::WantSegments(marks) if marks.fits(self.segments.len()) => {
                 let parts = marks.places().map(|place| self.segments[place as usize].into()).collect();
-                let (target, reply) = (SEGMENT_BATCH_BYTES, PullReply::Segments as fn(Batch) -> PullReply);
-                self.answers.push_back(Answer::Frames { parts, target, reply });
+                self.answers.push_back(Answer::Frames(FrameKind::Manifest, parts));
             }
             PullRequest::WantExecutables if std::mem::take(&mut self.may_ask) => {
                 self.is_slow = true;
@@ -217,7 +227,7 @@ impl Proxy {
                     PullReply::Thin(batch)
                 }))
             }
-            Answer::Frames { parts, target, reply } => self.frame(parts, target, reply, view),
+            Answer::Frames(kind, parts) => self.frame(kind, parts, view),
             Answer::Units(mut units) => {
                 let Some(unit) = units.pop_front() else { return Ok(None) };
                 if !units.is_empty() {
@@ -239,20 +249,25 @@ impl Proxy {
     /// Makes the next frame of some parts.
     fn frame(
         &mut self,
+        kind: FrameKind,
         mut parts: VecDeque<ChunkRef>,
-        target: usize,
-        reply: fn(Batch) -> PullReply,
         view: &mut impl ReleaseView,
     ) -> Result<Option<PullReply>, Error> {
-        let framer = Framer::new(FrameKind::Content, FrameEnd::Reached, &mut self.compressor);
-        let mut framer = framer.with_target(target);
+        let (compressor, target, reply) = match kind {
+            FrameKind::Manifest => {
+                let reply = PullReply::Segments as fn(Batch) -> PullReply;
+                (&mut self.compressor, SEGMENT_BATCH_BYTES, reply)
+            }
+            FrameKind::Content => (&mut self.fast, FRAME_PLAIN_TARGET, PullReply::Chunks as _),
+        };
+        let mut framer = Framer::new(FrameKind::Content, FrameEnd::Reached, compressor).with_target(target);
         let mut plain = Vec::new();
         while let Some(part) = parts.pop_front() {
             plain.clear();
             view.read(&part, &mut plain).map_err(Error::Space)?;
             if let Some(frame) = framer.push(part, &plain) {
                 if !parts.is_empty() {
-                    self.answers.push_front(Answer::Frames { parts, target, reply });
+                    self.answers.push_front(Answer::Frames(kind, parts));
                 }
                 return Ok(Some(reply(frame.into())));
             }
@@ -297,8 +312,9 @@ impl Proxy {
                 unit.add_basis(likeness);
             }
             unit.add(chunk);
-            if unit.is_full() {
+            if unit.is_full(self.ramp) {
                 units.push_back(std::mem::take(&mut unit));
+                self.ramp.advance();
             }
         }
         if !unit.chunks.is_empty() {
@@ -329,8 +345,11 @@ impl Proxy {
     /// Begins to send a unit, encoded against its basis where it has one.
     fn unit(&mut self, unit: Unit, view: &mut impl ReleaseView) -> Result<Option<PullReply>, Error> {
         if unit.spans.is_empty() {
-            let (target, reply) = (FRAME_PLAIN_TARGET, PullReply::Chunks as fn(Batch) -> PullReply);
-            return self.frame(unit.chunks.into(), target, reply, view);
+            let harder = matches!(view.encoding(), Encoding::Parcels { .. });
+            if harder && !is_dense(&unit, view)? {
+                return self.parcel(&unit, view).map(Some);
+            }
+            return self.frame(FrameKind::Content, unit.chunks.into(), view);
         }
         let (mut plain, mut older) = (Vec::with_capacity(unit.bytes), Vec::with_capacity(unit.basis_bytes));
         for chunk in &unit.basis {
@@ -345,10 +364,33 @@ impl Proxy {
             let payload = compression::compress_against(&older, &plain, LEVEL_DEFAULT);
             (Basis::Prefix(unit.spans), Codec::Zstd, Arc::new(payload))
         };
+        Ok(Some(self.begin_parcel(&unit.chunks, basis, codec, payload)))
+    }
+
+    /// Begins to send a unit that resembles nothing, over a long window.
+    fn parcel(&mut self, unit: &Unit, view: &mut impl ReleaseView) -> Result<PullReply, Error> {
+        let payload = view.parcel(&unit.chunks, |view| {
+            let mut plain = Vec::with_capacity(unit.bytes);
+            unit.chunks.iter().try_for_each(|chunk| view.read(chunk, &mut plain)).map_err(Error::Space)?;
+            let (Encoding::Frames { level } | Encoding::Parcels { level }) = view.encoding();
+            let encoded = compression::compress_against(&[], &plain, level);
+            Ok(if encoded.len() < plain.len() { encoded } else { plain })
+        })?;
+        let codec = if payload.len() == unit.bytes { Codec::Raw } else { Codec::Zstd };
+        Ok(self.begin_parcel(&unit.chunks, Basis::Prefix(Vec::new()), codec, payload))
+    }
+
+    fn begin_parcel(
+        &mut self,
+        chunks: &[ChunkRef],
+        basis: Basis,
+        codec: Codec,
+        payload: Arc<Vec<u8>>,
+    ) -> PullReply {
         let payload_bytes = u32::try_from(payload.len()).expect("a unit is some MiB");
-        let lengths = unit.chunks.iter().map(|chunk| chunk.bytes).collect();
+        let lengths = chunks.iter().map(|chunk| chunk.bytes).collect();
         self.answers.push_front(Answer::Pieces(payload, 0));
-        Ok(Some(PullReply::Parcel(Parcel { lengths, basis, codec, payload_bytes })))
+        PullReply::Parcel(Parcel { lengths, basis, codec, payload_bytes })
     }
 
     /// Returns the patch for a unit, if it is worth the time.
@@ -368,4 +410,14 @@ impl Proxy {
         }
         view.payload(Method::Patch, &unit.basis, &unit.chunks, |_| make())
     }
+}
+
+/// Returns whether a sample of a unit's chunks does not shrink: compressed content, on which no level gains anything.
+fn is_dense(unit: &Unit, view: &mut impl ReleaseView) -> Result<bool, Error> {
+    let mut sample = Vec::new();
+    for run in unit.chunks.chunks((unit.chunks.len() / SAMPLES).max(SAMPLE_CHUNKS)) {
+        let run = &run[..run.len().min(SAMPLE_CHUNKS)];
+        run.iter().try_for_each(|chunk| view.read(chunk, &mut sample)).map_err(Error::Space)?;
+    }
+    Ok(probe::is_dense(&sample, 0))
 }

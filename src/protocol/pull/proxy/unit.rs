@@ -10,6 +10,25 @@ const UNIT_BYTES: usize = 4 * 1024 * 1024;
 /// 8 MiB: older bytes that one unit is encoded against.
 const UNIT_BASIS_BYTES: usize = 8 * 1024 * 1024;
 
+/// 256 KiB: plain bytes of a pull's first unit, which the link waits for.
+const UNIT_BYTES_FIRST: usize = 256 * 1024;
+
+/// The plain bytes of the next unit: few at first, then twice as many each time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ramp(usize);
+
+impl Ramp {
+    /// Begins a pull. What is compressed against an older release is not divided more than it must be.
+    pub fn begin(has_base: bool) -> Self {
+        Self(if has_base { UNIT_BYTES } else { UNIT_BYTES_FIRST })
+    }
+
+    /// Goes on to the next unit.
+    pub fn advance(&mut self) {
+        self.0 = (self.0 * 2).min(UNIT_BYTES);
+    }
+}
+
 /// Chunks for one parcel, or for frames where they resemble nothing.
 #[derive(Debug, Default)]
 pub(super) struct Unit {
@@ -48,8 +67,8 @@ impl Unit {
     }
 
     /// Returns whether the unit is to be sent before another chunk is added.
-    pub fn is_full(&self) -> bool {
-        self.bytes >= UNIT_BYTES || self.chunks.len() == FRAME_CHUNKS_MAX
+    pub fn is_full(&self, ramp: Ramp) -> bool {
+        self.bytes >= ramp.0 || self.chunks.len() == FRAME_CHUNKS_MAX
     }
 }
 
