@@ -75,6 +75,11 @@ impl ChunkCache {
         Some(Self::Kept(Kept { store, folder, added: AtomicU64::new(0), _lock: lock }))
     }
 
+    /// Returns whether earlier pushes have left content for `key`.
+    pub fn is_there(state: &Path, key: &Key) -> bool {
+        state.join("kept").join(key.to_string()).join("content").exists()
+    }
+
     /// Returns whether earlier pushes have left content that this one had no use for.
     pub fn is_untouched(&self) -> bool {
         matches!(self, Self::Kept(kept) if kept.store.is_untouched())

@@ -75,7 +75,7 @@ fn members(build: u64) -> Vec<(&'static str, Vec<u8>)> {
 }
 
 /// Writes a tree with archives of all kinds, one inside another.
-fn tree(folder: &Path, build: u64) {
+pub fn tree(folder: &Path, build: u64) {
     let jar = zip(&members(build), true);
     write(folder, "lib/app.jar", &jar);
     write(folder, "lib/app.war", zip(&[("WEB-INF/lib/app.jar", jar), ("index.html", text(5, 40_000))], true));
@@ -86,7 +86,7 @@ fn tree(folder: &Path, build: u64) {
 }
 
 /// Writes a Debian package, whose archive is in xz, and an archive in zstd.
-fn packages(folder: &Path, build: u64) {
+pub fn packages(folder: &Path, build: u64) {
     let tar = tar(&members(build));
     let data = crate::codec::pack(&tar, codec::Method::Xz(Xz::threaded(6, Check::Crc64)));
     let mut package = b"!<arch>\n".to_vec();
@@ -101,11 +101,11 @@ fn packages(folder: &Path, build: u64) {
 }
 
 /// Returns the options of a push that unpacks archives over every link.
-fn unpacking(app: &str, path: &Path) -> PushOptions {
+pub fn unpacking(app: &str, path: &Path) -> PushOptions {
     PushOptions { effort: Effort::Bytes, ..push_options(app, path) }
 }
 
-fn raw(options: PushOptions) -> PushOptions {
+pub fn raw(options: PushOptions) -> PushOptions {
     PushOptions { raw: true, ..options }
 }
 

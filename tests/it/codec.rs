@@ -77,7 +77,8 @@ fn what_is_made_is_decoded_and_found_out() {
             });
             assert!(matches!(ended, Ok(Progress::End(end)) if end == packed.len()) && decoded == plain);
             let followed = [&packed[..], b"and more"].concat();
-            let stream = Guesser::default().stream(method.format(), &followed, 200_000).expect("a stream");
+            let stream =
+                Guesser::default().stream(method.format(), &followed, 200_000, None).expect("a stream");
             assert_eq!((stream.packed, stream.plain), (packed.len() as u64, plain.len() as u64));
             let Some(found) = stream.method else { panic!("nothing makes what {method} made") };
             assert!(pack(&plain, found) == packed, "{found} for {method}");
@@ -87,13 +88,13 @@ fn what_is_made_is_decoded_and_found_out() {
 
 /// Plans, decodes, rebuilds and compares; returns the encoders of the streams.
 fn there_and_back(archive: &[u8]) -> Vec<String> {
-    let plan = Planner::default().plan(archive, &Limits::default(), &mut Memory);
+    let plan = Planner::default().plan(archive, &Limits::default(), &mut Memory, None);
     let (mut framing, mut content) = (Vec::new(), Vec::new());
-    unpack(&plan, archive, &mut |part| {
+    unpack(&plan, archive, &|_| false, &mut |part| {
         match part {
             Part::Framing(bytes) => framing.extend_from_slice(bytes),
             Part::Content(bytes) => content.extend_from_slice(bytes),
-            Part::End => {}
+            Part::Known(_) | Part::End => {}
         }
         Ok(())
     })
@@ -205,7 +206,7 @@ fn bombs_and_what_would_take_too_much_memory_stay_as_they_are() {
     }
     let limits = Limits { heavy_bytes_max: 100_000, ..Limits::default() };
     let packed = pack(&mixed(100_008), xz(1));
-    assert!(methods(&Planner::default().plan(&packed, &limits, &mut Memory)).is_empty());
+    assert!(methods(&Planner::default().plan(&packed, &limits, &mut Memory, None)).is_empty());
     // A window of 16 MiB in an otherwise valid header.
     let mut frame = pack(&mixed(300_000), zstd(3, false, None));
     assert_eq!(frame[4..6], [0x04, 0x58]);
@@ -220,7 +221,8 @@ fn bombs_and_what_would_take_too_much_memory_stay_as_they_are() {
 fn a_plan_that_packs_more_than_any_planner_plans_is_not_followed() {
     let plan = |bytes| {
         let mut plan = Plan::default();
-        plan.push(Piece::Packed { packed: 0, method: zstd(1, false, None), plain: Plan::plain(bytes) });
+        let method = zstd(1, false, None);
+        plan.push(Piece::Packed { packed: 0, method, plain: Plan::plain(bytes), named: None });
         plan
     };
     let follow = |bytes: u64| {
@@ -235,7 +237,8 @@ fn a_plan_that_packs_more_than_any_planner_plans_is_not_followed() {
     // A frame that does not have the bytes of its method.
     for wrong in [99, 101] {
         let mut plan = Plan::default();
-        plan.push(Piece::Packed { packed: 0, method: zstd(1, false, Some(wrong)), plain: Plan::plain(100) });
+        let method = zstd(1, false, Some(wrong));
+        plan.push(Piece::Packed { packed: 0, method, plain: Plan::plain(100), named: None });
         let mut content = &[0; 100][..];
         assert!(rebuild(&plan, &mut std::io::empty(), &mut content, &mut std::io::sink()).is_err());
     }
@@ -261,7 +264,7 @@ fn a_debian_package_is_seen_through() {
             return eprintln!("passed over: no dpkg-deb");
         }
         let deb = std::fs::read(&file).expect("it was made");
-        let plan = Planner::default().plan(&deb, &Limits::default(), &mut Memory);
+        let plan = Planner::default().plan(&deb, &Limits::default(), &mut Memory, None);
         assert_eq!(there_and_back(&deb).len(), expected, "{compression}");
         // The members of the tar inside it are separate content.
         assert!(plan.contents().contains(&400_000) && plan.contents().contains(&100_000));

@@ -1,9 +1,12 @@
 //! Archives are recognized, and any bytes that were decoded are rebuilt bit for bit.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use recode::archive::{Limits, Memory, Part, Piece, Plan, Planner, rebuild, unpack};
+use recode::archive::{
+    KnownStream, Limits, Memory, Part, Piece, Plan, Planner, StreamName, encode_head, rebuild, unpack,
+};
 use recode::deflate::{Encoder, Maker, Method};
 
 /// Returns a length as zip and gzip write it.
@@ -100,18 +103,21 @@ fn ar(members: &[(&str, Vec<u8>)]) -> Vec<u8> {
 
 /// Plans, decodes, rebuilds, compares; returns the plan.
 fn there_and_back(archive: &[u8]) -> Plan {
-    there_and_back_within(archive, &Limits::default())
+    let plan = there_and_back_within(archive, &Limits::default());
+    plan_again(archive, &plan);
+    plan
 }
 
 fn there_and_back_within(archive: &[u8], limits: &Limits) -> Plan {
-    let plan = Planner::default().plan(archive, limits, &mut Memory);
+    let plan = Planner::default().plan(archive, limits, &mut Memory, None);
     plan.check().expect("an own plan is in bounds");
     assert_eq!(plan.bytes(), archive.len() as u64);
     let (mut framing, mut content, mut lengths, mut begun) = (Vec::new(), Vec::new(), Vec::new(), 0);
-    unpack(&plan, archive, &mut |part| {
+    unpack(&plan, archive, &|_| false, &mut |part| {
         match part {
             Part::Framing(bytes) => framing.extend_from_slice(bytes),
             Part::Content(bytes) => content.extend_from_slice(bytes),
+            Part::Known(_) => unreachable!("no stream is known"),
             Part::End => {
                 lengths.push(content.len() as u64 - begun);
                 begun = content.len() as u64;
@@ -126,6 +132,26 @@ fn there_and_back_within(archive: &[u8], limits: &Limits) -> Plan {
     rebuild(&plan, &mut &framing[..], &mut &content[..], &mut out).expect("slices can be read");
     assert!(out == archive, "the rebuilt archive differs");
     plan
+}
+
+/// Plans the archive with what is known of its streams, and unpacks no stream that is known: nothing differs.
+fn plan_again(archive: &[u8], plan: &Plan) {
+    let again = |known: &HashMap<StreamName, KnownStream>| {
+        let again = Planner::default().plan(archive, &Limits::default(), &mut Memory, Some(known));
+        assert_eq!(encode_head(&again), encode_head(plan));
+        assert_eq!((again.bytes(), again.contents()), (plan.bytes(), plan.contents()));
+        again.named_streams()
+    };
+    let named = again(&HashMap::new());
+    let mut known: HashMap<StreamName, KnownStream> = named.iter().copied().collect();
+    assert_eq!(again(&known), named);
+    // As somebody tells it who did not decode the stream, and of half of the streams.
+    for stream in known.values_mut() {
+        (stream.plain, stream.is_leaf) = (None, false);
+    }
+    assert_eq!(again(&known), named);
+    known.retain(|name, _| name.as_bytes()[0] < 128);
+    assert_eq!(again(&known), named);
 }
 
 fn streams(plan: &Plan) -> usize {
@@ -166,6 +192,44 @@ fn a_member_packed_by_node_is_found_too() {
     file.extend(pack(&text(300_000, 1), &Method::new(9, Maker::Chromium)));
     file.extend([0; 8]);
     assert_eq!(streams(&there_and_back(&file)), 1);
+}
+
+#[test]
+fn streams_that_are_known_are_not_decoded() {
+    for archive in samples() {
+        let plan = Planner::default().plan(&archive, &Limits::default(), &mut Memory, Some(&HashMap::new()));
+        let contents = |is_known: &dyn Fn(&StreamName) -> bool| {
+            let (mut lengths, mut length, mut passed_over) = (Vec::new(), 0, 0);
+            unpack(&plan, &archive, is_known, &mut |part| {
+                match part {
+                    Part::Framing(_) => {}
+                    Part::Content(bytes) => length += bytes.len() as u64,
+                    Part::Known(bytes) => (length, passed_over) = (length + bytes, passed_over + 1),
+                    Part::End => lengths.push(std::mem::take(&mut length)),
+                }
+                Ok(())
+            })
+            .expect("the plan is of this archive");
+            assert_eq!(lengths, plan.contents());
+            passed_over
+        };
+        let leaves = plan.named_streams().iter().filter(|(_, known)| known.is_leaf).count();
+        assert!(contents(&|_| true) >= leaves && contents(&|_| false) == 0);
+    }
+}
+
+#[test]
+fn a_lie_about_a_stream_makes_a_plan_that_does_not_rebuild_the_archive() {
+    let archive = zip(&[("a", text(5000, 1), true), ("b", text(6000, 2), true)]);
+    let plan = |known: &HashMap<StreamName, KnownStream>| {
+        Planner::default().plan(&archive, &Limits::default(), &mut Memory, Some(known))
+    };
+    let streams = plan(&HashMap::new()).named_streams();
+    let lies: HashMap<StreamName, KnownStream> = streams
+        .into_iter()
+        .map(|(name, known)| (name, KnownStream { plain: known.plain.map(|plain| plain + 1), ..known }))
+        .collect();
+    assert!(unpack(&plan(&lies), &archive, &|_| false, &mut |_| Ok(())).is_err());
 }
 
 #[test]
@@ -225,7 +289,7 @@ fn any_flipped_byte_is_survived() {
         for at in (0..archive.len()).step_by(step).chain(archive.len().saturating_sub(120)..archive.len()) {
             let mut flipped = archive.clone();
             flipped[at] ^= 0x55;
-            there_and_back(&flipped);
+            there_and_back_within(&flipped, &Limits::default());
         }
     }
 }
@@ -235,7 +299,7 @@ fn a_planner_that_is_stopped_plans_nothing() {
     let archive = gzip(&text(50_000, 1), 6);
     for stopping in [false, true] {
         let mut planner = Planner::default().stopped_by(&Arc::new(stopping.into()));
-        let plan = planner.plan(&archive, &Limits::default(), &mut Memory);
+        let plan = planner.plan(&archive, &Limits::default(), &mut Memory, None);
         assert_eq!(plan.is_plain(), stopping);
     }
 }
@@ -243,9 +307,9 @@ fn a_planner_that_is_stopped_plans_nothing() {
 #[test]
 fn a_plan_of_another_archive_is_an_error() {
     let (one, other) = (gzip(&text(5000, 1), 6), gzip(&text(5000, 2), 6));
-    let plan = Planner::default().plan(&one, &Limits::default(), &mut Memory);
-    assert!(unpack(&plan, &other, &mut |_| Ok(())).is_err());
-    assert!(unpack(&plan, &one[..one.len() - 1], &mut |_| Ok(())).is_err());
+    let plan = Planner::default().plan(&one, &Limits::default(), &mut Memory, None);
+    assert!(unpack(&plan, &other, &|_| false, &mut |_| Ok(())).is_err());
+    assert!(unpack(&plan, &one[..one.len() - 1], &|_| false, &mut |_| Ok(())).is_err());
     let short = &mut &b"short"[..];
     assert!(rebuild(&plan, &mut std::io::empty(), short, &mut std::io::sink()).is_err());
 }

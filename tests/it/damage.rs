@@ -38,7 +38,7 @@ fn some_files(tree: &Path, first: u64) {
 }
 
 /// Damages the payload of one of the content frames.
-fn damage_content(pack: &Path, which: usize) {
+pub fn damage_content(pack: &Path, which: usize) {
     let payload = payloads(pack, FrameKind::Content)[which].clone();
     change_byte(pack, usize::midpoint(payload.start, payload.end));
 }

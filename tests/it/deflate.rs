@@ -184,7 +184,7 @@ fn a_method_is_found_by_its_stream() {
         for level in [6, 9] {
             let method = Method::new(level, maker);
             let packed = encode(&method, &plain, usize::MAX);
-            let stream = guesser.stream(&packed, u64::MAX, Hint::None).expect("a whole stream");
+            let stream = guesser.stream(&packed, u64::MAX, Hint::None, None).expect("a whole stream");
             let found = stream.method.expect("one of those that are tried");
             assert_eq!(encode(&found, &plain, usize::MAX), packed);
             assert_eq!((stream.packed, stream.plain), (packed.len() as u64, plain.len() as u64));
@@ -199,7 +199,7 @@ fn a_stream_that_nothing_makes_has_no_method() {
     // The end of one stream as the middle of another: valid, but no encoder makes it in one run.
     packed[0] &= !1;
     packed.extend(encode(&Method::STOCK, &plain[50_000..], usize::MAX));
-    let found = Guesser::default().stream(&packed, u64::MAX, Hint::None);
+    let found = Guesser::default().stream(&packed, u64::MAX, Hint::None, None);
     assert!(found.is_none_or(|stream| stream.method.is_none()));
 }
 
@@ -207,8 +207,8 @@ fn a_stream_that_nothing_makes_has_no_method() {
 fn a_stream_above_the_limit_is_left_alone() {
     let packed = encode(&Method::STOCK, &vec![0; 10_000_000], usize::MAX);
     assert!(packed.len() < 11_000);
-    assert_eq!(Guesser::default().stream(&packed, 9_999_999, Hint::None), None);
-    assert!(Guesser::default().stream(&packed, 10_000_000, Hint::None).is_some());
+    assert_eq!(Guesser::default().stream(&packed, 9_999_999, Hint::None, None), None);
+    assert!(Guesser::default().stream(&packed, 10_000_000, Hint::None, None).is_some());
 }
 
 #[test]

@@ -122,7 +122,7 @@ fn a_stream_of_go_is_found() {
             [(6, Hint::None), (9, Hint::Best), (1, Hint::Fast), (6, Hint::Go(6)), (5, Hint::None)]
         {
             let packed = encode(&Method::new(level, maker), &plain, usize::MAX);
-            let method = guesser.stream(&packed, u64::MAX, hint).and_then(|stream| stream.method);
+            let method = guesser.stream(&packed, u64::MAX, hint, None).and_then(|stream| stream.method);
             let found = method.expect("one of those that are tried");
             assert_eq!((found.level, encode(&found, &plain, usize::MAX)), (level, packed));
         }

@@ -35,6 +35,7 @@ mod growing;
 mod hostile;
 mod improving;
 mod kill;
+mod known_streams;
 mod ledgers;
 mod lying_proxy;
 mod machine;

@@ -14,6 +14,9 @@ mod footer;
 mod link;
 mod recall;
 mod stat;
+mod stream_file;
+mod stream_memory;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod underway;
@@ -25,6 +28,8 @@ pub use link::{recall_link, remember_link};
 pub use recall::Recall;
 pub(in crate::agent) use stat::STAT_BYTES;
 pub use stat::{Stat, Stats, now};
+pub use stream_memory::{KnownMember, StreamMemory, UnpackedStream};
+pub use streams::{RememberedStreams, Use, forget_streams};
 pub use underway::Underway;
 pub use writer::write;
 

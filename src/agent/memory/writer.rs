@@ -57,7 +57,7 @@ pub fn write(
     read?;
     output.bytes(&footer::encode(key, confirmed, &source, segment_blocks, stat_blocks))?;
     output.finish()?;
-    folder::publish(folder, key, aside, options)
+    folder::publish(folder, &folder::path(folder, key), aside, options)
 }
 
 /// The file under way; hashes and counts what is written.

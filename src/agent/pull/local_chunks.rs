@@ -200,7 +200,7 @@ impl<'a> LocalReader<'a> {
         }
         let (path, holder) = self.present.files.get(*number as usize)?;
         let file = match holder {
-            Holder::Unread | Holder::Stored(_) => return None,
+            Holder::Unread | Holder::Member { .. } | Holder::Stored(_) => return None,
             Holder::Streams(streams) => streams.file(),
             Holder::File => {
                 if self.open.as_ref().is_none_or(|(open, _)| open != number) {

@@ -19,7 +19,7 @@ use super::stored::StoredRelease;
 use super::stream::{Ending, Inbox, Outbox};
 use super::watchdog::Watchdog;
 use crate::agent::chunk_cache::ChunkCache;
-use crate::agent::memory::{Key, Memory, Underway, remember_link};
+use crate::agent::memory::{Key, Memory, RememberedStreams, Underway, WriteOptions, remember_link};
 use crate::agent::pace::Pace;
 use crate::agent::scan::{Seen, Spool};
 use crate::agent::{Error, Result, Session, check_pushed};
@@ -236,7 +236,7 @@ impl Rest<'_> {
             let work = {
                 let (folder, cache_bytes_max) = (folder.clone(), options.cache_bytes_max);
                 let (root, segments, spool) = (root.clone(), scanned.segments.clone(), scanned.spool.clone());
-                let monitor = Arc::clone(monitor);
+                let (streams, monitor) = (scanned.streams.clone(), Arc::clone(monitor));
                 move || {
                     let is_same = base.is_some_and(|base| base.root() == root.id());
                     let cache = self.cache.and_then(Arc::into_inner);
@@ -248,6 +248,7 @@ impl Rest<'_> {
                         sequence,
                         root: &root,
                         segments: &segments,
+                        streams: streams.as_deref(),
                     };
                     remember(&confirmed, &spool, seen, cache, monitor.as_ref());
                     self.underway.end();
@@ -334,9 +335,10 @@ struct Confirmed<'a> {
     sequence: u64,
     root: &'a Root,
     segments: &'a [NodeRef],
+    streams: Option<&'a RememberedStreams>,
 }
 
-/// Writes what the next push can build on: the files' stats, the manifest, and the chunks.
+/// Writes what the next push can build on: the files' stats, the manifest, the streams of archives, and the chunks.
 fn remember(
     confirmed: &Confirmed<'_>,
     spool: &Spool,
@@ -344,9 +346,12 @@ fn remember(
     cache: Option<(ChunkCache, u64)>,
     monitor: &dyn Monitor,
 ) {
-    let &Confirmed { folder, key, sequence, root, segments } = confirmed;
+    let &Confirmed { folder, key, sequence, root, segments, streams } = confirmed;
     if let Err(error) = seen.remember(folder, key, sequence, (root, segments), spool) {
         monitor.note(&format!("the next push will read every file: {error}"));
+    }
+    if let Some(Err(error)) = streams.map(|streams| streams.write(&WriteOptions::default())) {
+        monitor.note(&format!("the next push will unpack archives whole: {error}"));
     }
     let Some((cache, bytes_max)) = cache else { return };
     cache.fill(spool, segments.len(), bytes_max / 2);

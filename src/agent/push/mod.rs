@@ -28,7 +28,7 @@ use self::attempt::{Assumptions, Names, Push, attempt};
 use self::source::{ArchiveForm, FilesRead, Reading, Source};
 use super::backoff::Backoff;
 use super::hint::Hint;
-use super::memory::recall_link;
+use super::memory::{forget_streams, recall_link};
 use super::pace::{Effort, Pace};
 use super::{Error, Result, Session};
 use crate::net::blocking;
@@ -124,6 +124,7 @@ async fn run(
                 if assumptions.reading.archives == ArchiveForm::Unpacked && push.stored.is_none() =>
             {
                 monitor.note(&format!("{error}; archives are pushed as they are"));
+                forget(session, options).await?;
                 assumptions.reading.archives = ArchiveForm::Packed;
                 (assumptions.is_first, source) = (false, None);
                 continue;
@@ -161,6 +162,13 @@ async fn pace(session: &Session, options: &PushOptions, hint: &Arc<Hint>) -> Res
         link
     };
     Ok(Pace::new(options.effort, link, options.threads))
+}
+
+/// Forgets what is remembered of packed streams, which may be wrong.
+async fn forget(session: &Session, options: &PushOptions) -> Result<()> {
+    let Some(state) = options.state.clone() else { return Ok(()) };
+    let key = session.memory_key(&options.app);
+    Ok(blocking::start(move || forget_streams(&state, &key)).await?)
 }
 
 /// Waits and connects again, a little later each time.

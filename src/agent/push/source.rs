@@ -8,7 +8,8 @@ use tokio::sync::mpsc::{Receiver, channel};
 
 use super::options::PushOptions;
 use crate::agent::Result;
-use crate::agent::memory::{Key, Memory};
+use crate::agent::chunk_cache::ChunkCache;
+use crate::agent::memory::{Key, Memory, RememberedStreams, Use};
 use crate::agent::pace::{History, Pace};
 use crate::agent::scan::{self, Archives, Dropped, EndedSegment, Scan, Seen, Spool, Unpacked};
 use crate::net::blocking::{self, Running};
@@ -64,11 +65,14 @@ pub struct Scanned {
     pub seen: Mutex<Option<Seen>>,
     /// The memory of the last push that the scan had.
     pub memory: Option<Arc<Memory>>,
+    /// The packed streams that are remembered.
+    pub streams: Option<Arc<RememberedStreams>>,
 }
 
 impl From<Scan> for Scanned {
     fn from(Scan { root, segments, spool, seen, unpacked, dropped }: Scan) -> Self {
-        Self { root, segments, spool, unpacked, dropped, seen: Mutex::new(Some(seen)), memory: None }
+        let seen = Mutex::new(Some(seen));
+        Self { root, segments, spool, unpacked, dropped, seen, memory: None, streams: None }
     }
 }
 
@@ -100,7 +104,7 @@ pub struct Scanning {
     spool: Spool,
 }
 
-type RunningScan = Running<Result<Scan, scan::Error>>;
+type RunningScan = Running<Result<Box<Scanned>, scan::Error>>;
 
 impl Source {
     /// Scans the input on a thread of its own. Returns when all of it is scanned; after `patience`, where no memory of it
@@ -124,6 +128,7 @@ impl Source {
             }
             None => None,
         };
+        let streams = remembered_streams(options, key, reading);
         // A dry run ends with the answers to all segments.
         let is_announced = memory.is_none() && !options.dry_run;
         // It never fills: a manifest has no more segments.
@@ -133,7 +138,10 @@ impl Source {
         let mut scan = blocking::start(move || {
             let folder = options.state.clone().filter(|state| disk::files::create_folder(state).is_ok());
             let history = if its_memory.is_some() { History::Pushed } else { History::Unknown };
-            let archives = Archives::new(folder.unwrap_or_else(std::env::temp_dir)).paced(pace, history);
+            let mut archives = Archives::new(folder.unwrap_or_else(std::env::temp_dir)).paced(pace, history);
+            if let Some(streams) = &streams {
+                archives = archives.knowing(Arc::<RememberedStreams>::clone(streams));
+            }
             // Nobody may listen any longer.
             let announce = move |ended| drop(ended_in.try_send(ended));
             let reader = scan::Reader {
@@ -145,7 +153,8 @@ impl Source {
                 on_segment: if is_announced { Some(&announce) } else { None },
                 monitor: monitor.as_ref(),
             };
-            reader.scan(&options.path)
+            let scan = reader.scan(&options.path)?;
+            Ok(Box::new(Scanned { streams, ..scan.into() }))
         });
         if is_announced {
             if let Ok(scanned) = tokio::time::timeout(patience, finish(&mut scan)).await {
@@ -220,6 +229,19 @@ impl Scanning {
 }
 
 async fn finish(scan: &mut RunningScan) -> Result<Box<Scanned>> {
-    let scan = scan.await??;
-    Ok(Box::new(scan.into()))
+    Ok(scan.await??)
+}
+
+/// Returns what is remembered of packed streams, as far as this reading may use it.
+fn remembered_streams(options: &PushOptions, key: &Key, reading: Reading) -> Option<Arc<RememberedStreams>> {
+    let state = options.state.as_deref().filter(|_| reading.archives == ArchiveForm::Unpacked)?;
+    let used = match reading.files {
+        FilesRead::All => Use::Nothing,
+        // What is not unpacked cannot be cached, and an empty cache is to be filled.
+        FilesRead::Changed if options.cache_bytes_max > 0 && !ChunkCache::is_there(state, key) => {
+            Use::Methods
+        }
+        FilesRead::Changed => Use::Chunks,
+    };
+    Some(Arc::new(RememberedStreams::new(state, key, Profile::DEFAULT, used)))
 }

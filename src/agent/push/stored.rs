@@ -39,7 +39,7 @@ impl StoredRelease {
     pub(super) fn scanned(&self) -> Result<Scanned> {
         let StoredScan { segments, spool, unpacked } = list_stored(&self.root, &self.source)?;
         let (root, dropped, seen) = (self.root.clone(), Vec::new(), Mutex::new(None));
-        Ok(Scanned { root, segments, spool, unpacked, dropped, seen, memory: None })
+        Ok(Scanned { root, segments, spool, unpacked, dropped, seen, memory: None, streams: None })
     }
 
     /// Returns the content that chunks are encoded against, and the base where it can be read. Blocks.

@@ -8,8 +8,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::Scope;
 
+use super::archives::Archives;
 use super::sparse::{self, Piece};
-use super::unpack::{Archives, Unpacker, may_be_archive};
+use super::unpack::{Unpacker, may_be_archive};
 use super::{Error, Part, Parts};
 use disk::files::{self, OnPath};
 use format::chunking::Profile;

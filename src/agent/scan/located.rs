@@ -51,6 +51,11 @@ pub enum Holder {
     Streams(Streams),
     /// Nowhere: an archive that this scan did not unpack, as the last push had it already.
     Unread,
+    /// Nowhere: a member of an archive that this scan did not unpack, as an earlier push had it already.
+    Member {
+        /// True if it begins as an ELF file does.
+        is_elf: bool,
+    },
     /// A store, chunk by chunk: the release is in it already.
     Stored(Stored),
 }
@@ -107,7 +112,7 @@ impl Located {
     pub fn read_verified(&self, last: &mut LastOpened, plain: &mut Vec<u8>) -> Result<(), Error> {
         let path = &self.path;
         let file = match (&self.holder, &mut last.file) {
-            (Holder::Unread, _) => return Err(Error::Unread(path.to_path_buf())),
+            (Holder::Unread | Holder::Member { .. }, _) => return Err(Error::Unread(path.to_path_buf())),
             (Holder::Stored(stored), _) => return self.read_stored(stored, last, plain),
             (Holder::Streams(streams), _) => streams.file(),
             (Holder::File, Some((opened, file))) if opened == path => file,
@@ -138,7 +143,7 @@ impl Body {
     /// The file cannot be opened.
     pub fn open(&self) -> Result<Option<Opened>, Error> {
         match &self.holder {
-            Holder::Unread | Holder::Stored(_) => Ok(None),
+            Holder::Unread | Holder::Member { .. } | Holder::Stored(_) => Ok(None),
             Holder::Streams(streams) => Ok(Some((streams.shared(), self.place.clone()))),
             Holder::File => {
                 let file = open(&self.path)?;

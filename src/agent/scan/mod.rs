@@ -5,6 +5,8 @@
 //! bounded whatever the input's size. A file that looks as it did at the last push is not read: the
 //! walker takes its chunks from the [`Memory`], whose files come in the same order.
 
+mod archive_stream;
+mod archives;
 mod dropped;
 mod entries;
 mod error;
@@ -12,6 +14,7 @@ mod hasher;
 mod lister;
 mod located;
 mod names;
+mod nested;
 mod refused;
 mod section;
 mod selection;
@@ -23,6 +26,7 @@ mod tests;
 mod unpack;
 mod walk;
 
+pub use archives::Archives;
 pub use dropped::Dropped;
 pub use error::Error;
 pub use located::{Body, Holder, LastOpened, Located, Stored};
@@ -30,7 +34,6 @@ pub use refused::RefusedLinks;
 pub use selection::{Links, Selection};
 pub use spool::Spool;
 pub use stored::{StoredScan, list_stored};
-pub use unpack::Archives;
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};

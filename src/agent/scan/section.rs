@@ -4,6 +4,9 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 
+/// 64 KiB: bytes written or read at a time.
+pub const BUFFER_BYTES: usize = 64 * 1024;
+
 /// Writes from an offset of a file on.
 pub struct OffsetWriter<'a> {
     /// The file.

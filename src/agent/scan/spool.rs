@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::archive_stream::StreamPart;
 use super::located::{Holder, Located, Stored};
 use super::unpack::UnpackedArchive;
 use super::{Error, path_below};
@@ -47,18 +48,25 @@ struct Source<'a> {
     path: Arc<Path>,
     holder: Holder,
     begin: u64,
-    /// For an unpacked archive: where the parts of its stream end, counted from the stream's beginning.
-    part_ends: Option<&'a [u64]>,
+    /// For an unpacked archive: the parts of its stream.
+    parts: Option<&'a [StreamPart]>,
 }
 
 impl Source<'_> {
     fn locate(&self, offset: u64, chunk: ChunkRef) -> Located {
-        let body = self.part_ends.map_or(0..u64::MAX, |ends| {
-            let part = ends.partition_point(|end| *end <= offset - self.begin);
-            let begin = part.checked_sub(1).map_or(0, |before| ends[before]);
-            self.begin + begin..ends.get(part).map_or(u64::MAX, |end| self.begin + end)
-        });
-        Located { path: Arc::clone(&self.path), holder: self.holder.clone(), body, offset, chunk }
+        let path = Arc::clone(&self.path);
+        let Some(parts) = self.parts else {
+            return Located { path, holder: self.holder.clone(), body: 0..u64::MAX, offset, chunk };
+        };
+        let number = parts.partition_point(|part| part.end <= offset - self.begin);
+        let begin = number.checked_sub(1).map_or(0, |before| parts[before].end);
+        let part = parts.get(number);
+        let body = self.begin + begin..part.map_or(u64::MAX, |part| self.begin + part.end);
+        let holder = match part {
+            Some(StreamPart { is_hole: true, is_elf, .. }) => Holder::Member { is_elf: *is_elf },
+            _ => self.holder.clone(),
+        };
+        Located { path, holder, body, offset, chunk }
     }
 }
 
@@ -196,8 +204,8 @@ impl Written {
             (None, None) if is_archive => (Holder::Unread, 0),
             (None, None) => (Holder::File, 0),
         };
-        let part_ends = unpacked.map(|unpacked| &*unpacked.part_ends);
-        Source { path: path_below(&self.base, path).into(), holder, begin, part_ends }
+        let parts = unpacked.map(|unpacked| &*unpacked.parts);
+        Source { path: path_below(&self.base, path).into(), holder, begin, parts }
     }
 
     fn record(&mut self, index: SegmentIndex) -> files::Result<(Context, Vec<u8>)> {

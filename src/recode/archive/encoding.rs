@@ -148,7 +148,7 @@ impl Decoder<'_> {
                     } else {
                         self.plan(depth)?
                     };
-                    Piece::Packed { packed: 0, method, plain }
+                    Piece::Packed { packed: 0, method, plain, named: None }
                 }
             };
             plan.push(piece);
@@ -172,7 +172,8 @@ mod tests {
     use crate::deflate::{self, Maker};
 
     fn deflated(level: u8, plain: Plan) -> Piece {
-        Piece::Packed { packed: 0, method: deflate::Method::new(level, Maker::Chromium).into(), plain }
+        let method = deflate::Method::new(level, Maker::Chromium).into();
+        Piece::Packed { packed: 0, method, plain, named: None }
     }
 
     #[test]

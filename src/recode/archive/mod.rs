@@ -10,6 +10,7 @@
 mod ar;
 mod encoding;
 mod gzip;
+mod known;
 mod limits;
 mod parts;
 mod plan;
@@ -17,6 +18,7 @@ mod planner;
 mod png;
 mod rebuilding;
 mod scratch;
+mod sought;
 mod tar;
 mod unpacking;
 mod zip;
@@ -24,6 +26,7 @@ mod zip;
 use crate::deflate::Hint;
 
 pub use encoding::{HEAD_BYTES_MAX, PREFIX_BYTES, decode_head, encode_head, head_bytes};
+pub use known::{KnownStream, KnownStreams, Named, StreamName};
 pub use limits::Limits;
 pub use parts::Parts;
 pub use plan::{DEPTH_MAX, Error, Piece, Plan};

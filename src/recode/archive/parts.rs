@@ -1,6 +1,7 @@
 //! Where the chunks of an archive's stream end, wherever else they do (FORMAT 2.5).
 
-use super::Plan;
+use super::known::StreamName;
+use super::plan::Plan;
 
 /// 1 KiB: shorter members are cut together with their neighbours.
 const MEMBER_BYTES_MIN: u64 = 1024;
@@ -11,22 +12,23 @@ const MEMBER_BYTES_MIN: u64 = 1024;
 pub struct Parts {
     plan: u64,
     framing: u64,
-    members: Vec<u64>,
+    /// With the name of the packed stream that a member comes from.
+    members: Vec<(u64, Option<StreamName>)>,
 }
 
 impl Parts {
     /// Returns the parts of the stream that begins with `head` bytes of plan.
     pub fn of(plan: &Plan, head: u64) -> Self {
         let (mut members, mut short) = (Vec::new(), 0);
-        for length in plan.contents() {
+        for (length, name) in plan.named_contents() {
             if length < MEMBER_BYTES_MIN {
                 short += length;
             } else {
-                members.extend([std::mem::take(&mut short), length]);
+                members.extend([(std::mem::take(&mut short), None), (length, name)]);
             }
         }
-        members.push(short);
-        members.retain(|length| *length > 0);
+        members.push((short, None));
+        members.retain(|(length, _)| *length > 0);
         Self { plan: head, framing: plan.framing_bytes(), members }
     }
 
@@ -36,10 +38,17 @@ impl Parts {
         plan.into_iter().chain(self.after_plan().map(|(length, _)| length))
     }
 
+    /// Returns the same, each with the name of the packed stream that decodes to it, where it has one.
+    pub fn named(&self) -> impl Iterator<Item = (u64, Option<StreamName>)> {
+        let head =
+            [self.plan, self.framing].into_iter().filter(|bytes| *bytes > 0).map(|bytes| (bytes, None));
+        head.chain(self.members.iter().copied())
+    }
+
     /// Returns the lengths of the parts after the plan, with true for those that hold members.
     pub fn after_plan(&self) -> impl Iterator<Item = (u64, bool)> {
         let framing = Some((self.framing, false)).filter(|(bytes, _)| *bytes > 0);
-        framing.into_iter().chain(self.members.iter().map(|length| (*length, true)))
+        framing.into_iter().chain(self.members.iter().map(|(length, _)| (*length, true)))
     }
 }
 

@@ -1,5 +1,6 @@
 //! How the bytes of an archive come from its framing and the plain content of its members.
 
+use super::known::{KnownStream, Named, StreamName};
 use crate::codec::{self, Method};
 use ground::faults::{Fault, faulty};
 
@@ -24,6 +25,8 @@ pub enum Piece {
         method: Method,
         /// The plain bytes; one content stream if they are no archive.
         plain: Plan,
+        /// The stream's name, where the planner was to name streams.
+        named: Option<Named>,
     },
 }
 
@@ -96,18 +99,42 @@ impl Plan {
 
     /// Returns the bytes of each content stream, at all levels, in the order in which they occur.
     pub fn contents(&self) -> Vec<u64> {
+        self.named_contents().into_iter().map(|(bytes, _)| bytes).collect()
+    }
+
+    /// Returns the same, each with the name of the packed stream that decodes to it, where it has one.
+    pub(super) fn named_contents(&self) -> Vec<(u64, Option<StreamName>)> {
         let mut contents = Vec::new();
         self.append_contents(&mut contents);
         contents
     }
 
-    fn append_contents(&self, contents: &mut Vec<u64>) {
+    fn append_contents(&self, contents: &mut Vec<(u64, Option<StreamName>)>) {
         for piece in &self.pieces {
-            match piece {
-                Piece::Framing(_) => {}
-                Piece::Content(bytes) => contents.push(*bytes),
-                Piece::Packed { plain, .. } => plain.append_contents(contents),
+            match (piece, piece.content_name()) {
+                (_, Some((name, bytes))) => contents.push((bytes, Some(name))),
+                (Piece::Content(bytes), None) => contents.push((*bytes, None)),
+                (Piece::Packed { plain, .. }, None) => plain.append_contents(contents),
+                (Piece::Framing(_), None) => {}
             }
+        }
+    }
+
+    /// Returns the packed streams that have names, at all levels, as they may be known from now on.
+    pub fn named_streams(&self) -> Vec<(StreamName, KnownStream)> {
+        let mut streams = Vec::new();
+        self.append_streams(&mut streams);
+        streams
+    }
+
+    fn append_streams(&self, streams: &mut Vec<(StreamName, KnownStream)>) {
+        for piece in &self.pieces {
+            let Piece::Packed { method, plain, named, .. } = piece else { continue };
+            if let Some(Named { name, is_leaf }) = *named {
+                let known = KnownStream { method: *method, plain: Some(plain.bytes()), is_leaf };
+                streams.push((name, known));
+            }
+            plain.append_streams(streams);
         }
     }
 
@@ -176,6 +203,15 @@ impl Piece {
     pub fn bytes(&self) -> u64 {
         match self {
             Self::Framing(bytes) | Self::Content(bytes) | Self::Packed { packed: bytes, .. } => *bytes,
+        }
+    }
+
+    /// Returns the name of a packed stream whose plain bytes are one content stream, and their number.
+    pub(super) fn content_name(&self) -> Option<(StreamName, u64)> {
+        let Self::Packed { plain, named: Some(named), .. } = self else { return None };
+        match plain.pieces() {
+            [Self::Content(bytes)] => Some((named.name, *bytes)),
+            _ => None,
         }
     }
 }

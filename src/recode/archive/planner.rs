@@ -4,12 +4,14 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::known::{KnownStreams, Named};
 use super::limits::Limits;
 use super::plan::{Piece, Plan};
 use super::scratch::Scratch;
+use super::sought::{Found, Sought};
 use super::{Member, Packing, ar, gzip, png, tar, zip};
 use crate::codec::{self, Decoder, Format, Permits, Stream};
-use crate::deflate::{self, Guesser, Learned};
+use crate::deflate::{Guesser, Learned};
 use ground::poison::Unpoisoned as _;
 use ground::threads;
 
@@ -61,6 +63,7 @@ struct Budget<'a, R> {
     /// True if what is looked at is in an xz or zstd stream.
     in_heavy: bool,
     scratch: &'a mut R,
+    known: Option<&'a dyn KnownStreams>,
 }
 
 impl Planner {
@@ -95,7 +98,16 @@ impl Planner {
     /// There are no errors: bytes that are no archive, or a hostile one, become one content stream or framing.
     /// Memory: 3 MiB for each thread, the plan, `scratch`, and 220 MiB while an xz or zstd stream is tried. Time: a few times
     /// that of inflating and encoding `plain_bytes_max` at worst.
-    pub fn plan(&mut self, archive: &[u8], limits: &Limits, scratch: &mut impl Scratch) -> Plan {
+    ///
+    /// Names the packed streams and believes what is `known` of them: those are neither searched nor encoded. The plan is the
+    /// same as without it, if what was known came from plans.
+    pub fn plan(
+        &mut self,
+        archive: &[u8],
+        limits: &Limits,
+        scratch: &mut impl Scratch,
+        known: Option<&dyn KnownStreams>,
+    ) -> Plan {
         let ratio_bytes = (archive.len() as u64).saturating_mul(limits.ratio_max);
         let mut budget = Budget {
             plain_bytes: limits.plain_bytes_max.min(ratio_bytes.saturating_add(PLAIN_BYTES_FREE)),
@@ -104,6 +116,7 @@ impl Planner {
             heavy_bytes: limits.heavy_bytes_max,
             in_heavy: false,
             scratch,
+            known,
         };
         self.left_packed = LeftPacked::default();
         self.guesser.learn(Learned::default());
@@ -144,7 +157,7 @@ impl Planner {
         depth: u8,
         budget: &mut Budget<'_, impl Scratch>,
     ) -> Option<Plan> {
-        let mut streams = self.streams(bytes, members, budget.plain_bytes).into_iter();
+        let mut streams = self.streams(bytes, members, budget.plain_bytes, budget.known).into_iter();
         let mut plan = Plan::default();
         let mut at = 0usize;
         for member in members {
@@ -181,11 +194,17 @@ impl Planner {
     ///
     /// The first batch is tried alone, and all others start from what was learned from it, so that the plan does not depend
     /// on how threads divide them.
-    fn streams(&mut self, bytes: &[u8], members: &[Member], plain_bytes: u64) -> Vec<Option<Stream>> {
+    fn streams(
+        &mut self,
+        bytes: &[u8],
+        members: &[Member],
+        plain_bytes: u64,
+        known: Option<&dyn KnownStreams>,
+    ) -> Vec<Option<Found>> {
         let left = AtomicU64::new(plain_bytes);
-        let look = |guesser: &mut Guesser, members: &[Member], found: &mut [Option<Stream>]| {
+        let look = |guesser: &mut Guesser, members: &[Member], found: &mut [Option<Found>]| {
             for (member, found) in members.iter().zip(found) {
-                *found = stream_of(bytes, member, guesser, &left).map(Stream::from);
+                *found = stream_of(bytes, member, guesser, &left, known);
             }
         };
         let mut streams = vec![None; members.len()];
@@ -223,11 +242,11 @@ impl Planner {
     fn packed(
         &mut self,
         bytes: &[u8],
-        stream: Option<Stream>,
+        found: Option<Found>,
         depth: u8,
         budget: &mut Budget<'_, impl Scratch>,
     ) -> Option<Piece> {
-        let Stream { packed, plain, method } = stream?;
+        let Found { stream: Stream { packed, plain, method }, name, is_leaf } = found?;
         budget.plain_bytes = budget.plain_bytes.checked_sub(plain)?;
         let Some(method) = method else {
             self.left_packed.streams += 1;
@@ -237,12 +256,15 @@ impl Planner {
         let stream = &bytes[..usize::try_from(packed).ok()?];
         let before = budget.in_heavy;
         budget.in_heavy |= method.format().is_heavy();
-        let inner = self.nested(stream, plain, method.format(), depth, budget);
+        // At the last level nobody looks; what is in the stream matters where it lies higher.
+        let is_leaf = is_leaf || (depth > 0 && !self.is_archive(stream, method.format()));
+        let inner = if is_leaf { None } else { self.nested(stream, plain, method.format(), depth, budget) };
         budget.in_heavy = before;
-        Some(Piece::Packed { packed, method, plain: inner.unwrap_or_else(|| Plan::plain(plain)) })
+        let named = name.map(|name| Named { name, is_leaf });
+        Some(Piece::Packed { packed, method, plain: inner.unwrap_or_else(|| Plan::plain(plain)), named })
     }
 
-    /// Plans the content of a stream, if there is room for it.
+    /// Plans the content of a stream that begins an archive, if there is room for it.
     fn nested(
         &mut self,
         stream: &[u8],
@@ -251,7 +273,7 @@ impl Planner {
         depth: u8,
         budget: &mut Budget<'_, impl Scratch>,
     ) -> Option<Plan> {
-        if depth == 0 || plain > budget.nested_bytes || !self.is_archive(stream, format) {
+        if depth == 0 || plain > budget.nested_bytes {
             return None;
         }
         self.decoder.reset(format);
@@ -284,9 +306,12 @@ impl Planner {
             if budget.pieces < 2 || bytes.len() - at - header < PACKED_BYTES_MIN {
                 break;
             }
-            let stream =
-                self.guesser.stream(&bytes[at + header..], budget.plain_bytes, hint).map(Stream::from);
-            let Some(piece) = self.packed(&bytes[at + header..], stream, depth, budget) else { break };
+            let rest = &bytes[at + header..];
+            // Only the first is named: to name each would read the rest as often.
+            let whole = rest.len().checked_sub(gzip::TRAILER_BYTES).filter(|_| at == 0);
+            let sought = whole.map(|end| Sought::of(&rest[..end], budget.known)).unwrap_or_default();
+            let found = sought.deflated(&mut self.guesser, rest, budget.plain_bytes, hint);
+            let Some(piece) = self.packed(rest, found, depth, budget) else { break };
             budget.pieces -= 2;
             at += header + usize::try_from(piece.bytes()).ok()?;
             plan.push(Piece::Framing(header as u64));
@@ -315,12 +340,14 @@ impl Planner {
             && Format::of(&bytes[at..]) == Some(format)
         {
             let plain_max = budget.plain_bytes.min(budget.heavy_bytes);
+            let rest = &bytes[at..];
+            let sought = if at == 0 { Sought::of(rest, budget.known) } else { Sought::default() };
             let turn = self.turns.wait();
-            let stream = self.heavy_guesser.stream(format, &bytes[at..], plain_max);
+            let found = sought.heavy(&mut self.heavy_guesser, format, rest, plain_max);
             drop(turn);
-            let Some(stream) = stream else { break };
-            budget.heavy_bytes -= stream.plain;
-            let Some(piece) = self.packed(&bytes[at..], Some(stream), depth, budget) else { break };
+            let Some(found) = found else { break };
+            budget.heavy_bytes -= found.stream.plain;
+            let Some(piece) = self.packed(rest, Some(found), depth, budget) else { break };
             budget.pieces -= 1;
             at += usize::try_from(piece.bytes()).ok()?;
             plan.push(piece);
@@ -345,14 +372,15 @@ fn stream_of(
     member: &Member,
     guesser: &mut Guesser,
     left: &AtomicU64,
-) -> Option<deflate::Stream> {
+    known: Option<&dyn KnownStreams>,
+) -> Option<Found> {
     let Packing::Deflated(hint) = member.packing else { return None };
     let (begin, end) = (usize::try_from(member.at).ok()?, usize::try_from(member.end()).ok()?);
     let inside = bytes.get(begin..end).filter(|inside| inside.len() >= PACKED_BYTES_MIN)?;
-    let stream = guesser.stream(inside, left.load(Ordering::Relaxed), hint)?;
-    let spend = |left: u64| Some(left.saturating_sub(stream.plain));
+    let found = Sought::of(inside, known).deflated(guesser, inside, left.load(Ordering::Relaxed), hint)?;
+    let spend = |left: u64| Some(left.saturating_sub(found.stream.plain));
     left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).ok()?;
-    Some(stream)
+    Some(found)
 }
 
 /// Returns whether these are the first bytes of an archive, as far as 512 B tell.

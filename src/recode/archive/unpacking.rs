@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::known::StreamName;
 use super::plan::{Piece, Plan};
 use crate::codec::Decoder;
 use crate::deflate::{Broken, Progress};
@@ -13,20 +14,25 @@ pub enum Part<'a> {
     Framing(&'a [u8]),
     /// The next bytes of the current content stream.
     Content(&'a [u8]),
+    /// The current content stream has this many bytes, which are not decoded.
+    Known(u64),
     /// The current content stream ends.
     End,
 }
 
 /// Passes the parts of `archive` to `take`. Memory: 75 KiB for each level of nesting, 9 MiB inside an xz or zstd stream.
 ///
+/// Packed streams without an archive in them whose name `is_known` are not decoded.
+///
 /// # Errors
 /// The first error of `take`; `InvalidData` if `plan` is not one of `archive`.
 pub fn unpack(
     plan: &Plan,
     archive: &[u8],
+    is_known: &dyn Fn(&StreamName) -> bool,
     take: &mut dyn FnMut(Part<'_>) -> io::Result<()>,
 ) -> io::Result<()> {
-    let mut level = Level::new(plan);
+    let mut level = Level::new(plan, is_known);
     level.push(archive, take)?;
     level.finish()
 }
@@ -38,6 +44,9 @@ struct Level<'a> {
     /// Remaining bytes of the piece.
     left: u64,
     inner: Option<Box<(Decoder, Level<'a>)>>,
+    is_known: &'a dyn Fn(&StreamName) -> bool,
+    /// The plain bytes of the piece, if it is passed over.
+    passed_over: Option<u64>,
 }
 
 fn differs() -> io::Error {
@@ -45,8 +54,9 @@ fn differs() -> io::Error {
 }
 
 impl<'a> Level<'a> {
-    fn new(plan: &'a Plan) -> Self {
-        let mut level = Self { pieces: plan.pieces().iter(), piece: None, left: 0, inner: None };
+    fn new(plan: &'a Plan, is_known: &'a dyn Fn(&StreamName) -> bool) -> Self {
+        let pieces = plan.pieces().iter();
+        let mut level = Self { pieces, piece: None, left: 0, inner: None, is_known, passed_over: None };
         level.advance();
         level
     }
@@ -54,8 +64,12 @@ impl<'a> Level<'a> {
     fn advance(&mut self) {
         self.piece = self.pieces.next();
         self.left = self.piece.map_or(0, Piece::bytes);
-        if let Some(Piece::Packed { plain, method, .. }) = self.piece {
-            let inner = Level::new(plain);
+        let known = |piece: &Piece| piece.content_name().filter(|(name, _)| (self.is_known)(name));
+        self.passed_over = self.piece.and_then(known).map(|(_, plain)| plain);
+        if let Some(Piece::Packed { plain, method, .. }) = self.piece
+            && self.passed_over.is_none()
+        {
+            let inner = Level::new(plain, self.is_known);
             match &mut self.inner {
                 Some(pair) => {
                     pair.0.reset(method.format());
@@ -76,10 +90,14 @@ impl<'a> Level<'a> {
             match piece {
                 Piece::Framing(_) => take(Part::Framing(now))?,
                 Piece::Content(_) => take(Part::Content(now))?,
+                Piece::Packed { .. } if self.passed_over.is_some() => {}
                 Piece::Packed { .. } => self.decode(now, take)?,
             }
             if self.left == 0 {
-                if matches!(piece, Piece::Content(_)) {
+                if let Some(plain) = self.passed_over {
+                    take(Part::Known(plain))?;
+                }
+                if self.passed_over.is_some() || matches!(piece, Piece::Content(_)) {
                     take(Part::End)?;
                 }
                 self.advance();

@@ -13,7 +13,7 @@ use super::format::Format;
 use super::frame::{self, Frame};
 use super::xz::{self, Xz};
 use super::{Method, lzma};
-use crate::deflate::{self, Broken, Progress};
+use crate::deflate::{self, Broken, Known, Progress};
 
 /// 4 MiB of plain bytes: twice the most of an LZMA2 chunk, which is enough for a comparison.
 const TRIAL_PLAIN_BYTES: u64 = 4 * 1024 * 1024;
@@ -62,11 +62,24 @@ impl Guesser {
     /// Measures the stream of `format` at the start of `bytes` and finds its method.
     ///
     /// `None` if it is damaged, cut short, or decodes to more than `plain_max`. Time: that
-    /// of encoding it once, at most twice for xz and four times for zstd, and of encoding up to 4 MiB for each setting.
-    pub fn stream(&mut self, format: Format, bytes: &[u8], plain_max: u64) -> Option<Stream> {
+    /// of encoding it once, at most twice for xz and four times for zstd, and of encoding up to 4 MiB for each setting. What is
+    /// `known` of the stream is believed: nothing is encoded then, nor decoded where the plain bytes are known.
+    pub fn stream(
+        &mut self,
+        format: Format,
+        bytes: &[u8],
+        plain_max: u64,
+        known: Option<Known<Method>>,
+    ) -> Option<Stream> {
+        if let Some(Known { packed, plain: Some(plain), method }) = known {
+            let is_bounded = plain <= plain_max && packed <= bytes.len() as u64;
+            return is_bounded.then_some(Stream { packed, plain, method: Some(method) });
+        }
         let (packed, plain) = measure(format, bytes, plain_max, &self.stopping)?;
+        let known = known.filter(|known| known.packed == packed as u64);
         let stream = &bytes[..packed];
         let method = match format {
+            _ if known.is_some() => known.map(|known| known.method),
             Format::Xz => self.xz(stream, plain),
             Format::Zstd => self.frame(stream),
             Format::Deflate => None,

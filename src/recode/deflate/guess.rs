@@ -46,6 +46,17 @@ pub struct Stream {
     pub method: Option<Method>,
 }
 
+/// A stream that somebody has seen before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known<M = Method> {
+    /// Bytes of the stream.
+    pub packed: u64,
+    /// Bytes that it decodes to; none where that is not known.
+    pub plain: Option<u64>,
+    /// The method that makes it.
+    pub method: M,
+}
+
 /// Finds the methods of streams; tries first the methods that were right before.
 #[derive(Default)]
 pub struct Guesser {
@@ -87,29 +98,51 @@ impl Guesser {
     ///
     /// `None` if it is damaged, cut short, or inflates to more than `plain_max`. Memory: 3 MiB. Time:
     /// at most about four times what encoding takes, plus 8 MiB.
-    pub fn stream(&mut self, bytes: &[u8], plain_max: u64, hint: Hint) -> Option<Stream> {
+    ///
+    /// What is `known` of the stream is believed. Methods that would be tried before the known one are still tried, so that the
+    /// answer is the same as without it; mostly there are none, and nothing is encoded or, where the plain bytes are known,
+    /// inflated.
+    pub fn stream(
+        &mut self,
+        bytes: &[u8],
+        plain_max: u64,
+        hint: Hint,
+        known: Option<Known>,
+    ) -> Option<Stream> {
         let mut candidates: Vec<Method> = self.learned.recent.clone();
-        let known = candidates.len();
+        let learned = candidates.len();
         for method in likely(hint) {
             if !candidates.contains(&method) {
                 candidates.push(method);
             }
         }
         if self.learned.failures >= FAILURES_MAX {
-            candidates.truncate(known + LIKELY);
+            candidates.truncate(learned + LIKELY);
         }
-        // The likeliest is tried while the stream is measured.
         let mut candidates = candidates.into_iter();
         let first = candidates.next()?;
-        let Measured { packed, plain, mut tried } = self.measure(bytes, plain_max, &first)?;
+        let Measured { packed, plain, mut tried } = match known {
+            Some(Known { packed, plain: Some(plain), .. }) => {
+                let packed = usize::try_from(packed).ok().filter(|packed| *packed <= bytes.len())?;
+                Some(Measured { packed, plain, tried: None }).filter(|_| plain <= plain_max)
+            }
+            Some(known) if known.method == first => self.measure(bytes, plain_max, None),
+            // The likeliest is tried while the stream is measured.
+            _ => self.measure(bytes, plain_max, Some(&first)),
+        }?;
         let stream = &bytes[..packed];
+        let known = known.filter(|known| known.packed == packed as u64).map(|known| known.method);
         let mut work = plain.saturating_mul(WORK_FACTOR) + WORK_BYTES;
         let mut found = None;
         for method in std::iter::once(first).chain(candidates) {
             if self.is_stopping() {
                 return None;
             }
-            let (same, encoded) = tried.take().unwrap_or_else(|| self.prove(&method, stream));
+            let (same, encoded) = match tried.take() {
+                _ if known == Some(method) => (true, 0),
+                Some(tried) => tried,
+                None => self.prove(&method, stream),
+            };
             if same {
                 found = Some(method);
                 break;
@@ -128,25 +161,25 @@ impl Guesser {
         Some(Stream { packed: packed as u64, plain, method: found })
     }
 
-    /// Measures the stream and tries one method on it; goes on without the method after the first difference.
-    fn measure(&mut self, bytes: &[u8], plain_max: u64, method: &Method) -> Option<Measured> {
+    /// Measures the stream and tries a method on it; goes on without the method after the first difference.
+    fn measure(&mut self, bytes: &[u8], plain_max: u64, method: Option<&Method>) -> Option<Measured> {
         let mut plain = 0;
         self.inflater.reset();
         let stopping = &self.stopping;
-        let mut proof = Proof::begin(&mut self.encoder, &mut self.encoded, method);
+        let mut proof = method.map(|method| Proof::begin(&mut self.encoder, &mut self.encoded, method));
         let ended = self.inflater.push(bytes, |piece| {
             plain += piece.len() as u64;
             if plain > plain_max || stopping.load(Ordering::Relaxed) {
                 return Err(Stop);
             }
-            if proof.same {
+            if let Some(proof) = proof.as_mut().filter(|proof| proof.same) {
                 proof.compare(piece, bytes);
             }
             Ok(())
         });
         let Ok(Progress::End(packed)) = ended else { return None };
-        let tried = (proof.finish(&bytes[..packed]), proof.plain);
-        Some(Measured { packed, plain, tried: Some(tried) })
+        let tried = proof.map(|mut proof| (proof.finish(&bytes[..packed]), proof.plain));
+        Some(Measured { packed, plain, tried })
     }
 
     /// Returns whether `method` makes `stream`, and how many plain bytes were encoded to find out.

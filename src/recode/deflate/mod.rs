@@ -31,6 +31,6 @@ mod tree;
 mod window;
 
 pub use encoder::Encoder;
-pub use guess::{Guesser, Hint, Learned, Stream};
+pub use guess::{Guesser, Hint, Known, Learned, Stream};
 pub use inflater::{Broken, Inflater, Progress};
 pub use method::{Error, Maker, Method, Strategy};

@@ -7,7 +7,7 @@ use super::batcher::{Batch, ExecutableReference, OlderExecutable};
 use super::encoder::{EncodedBatch, Encoder, encoded};
 use super::explain::{Explained, Reason};
 use crate::agent::pace::Method;
-use crate::agent::scan::{Body, Error, Located};
+use crate::agent::scan::{Body, Error, Holder, Located};
 use delta::compression::{self, Codec};
 use delta::patch;
 use delta::probe::{EXECUTABLE, Estimate, proportion};
@@ -26,9 +26,15 @@ const PATCH_BYTES_MAX: usize = 6 * 1024 * 1024;
 
 /// Returns whether a body looks like an executable of a size that is worth a closer look.
 pub fn is_executable(body: &Body) -> bool {
+    let is_usual = |place: &Range<u64>| {
+        (EXECUTABLE_BYTES_MIN..=EXECUTABLE_BYTES_MAX as u64).contains(&(place.end - place.start))
+    };
+    if let Holder::Member { is_elf } = body.holder {
+        return is_elf && is_usual(&body.place);
+    }
     let looks = || {
         let Some((file, place)) = body.open().ok().flatten() else { return Ok(false) };
-        if !(EXECUTABLE_BYTES_MIN..=EXECUTABLE_BYTES_MAX as u64).contains(&(place.end - place.start)) {
+        if !is_usual(&place) {
             return Ok(false);
         }
         let mut begin = [0; 4];

@@ -12,15 +12,16 @@ pub fn run(bytes: &[u8]) {
         heavy_bytes_max: 1 << 18,
         pieces_max: 200,
     };
-    let plan = Planner::default().plan(bytes, &limits, &mut Memory);
+    let plan = Planner::default().plan(bytes, &limits, &mut Memory, None);
     plan.check().expect("an own plan is in bounds");
     assert_eq!(plan.bytes(), bytes.len() as u64);
     assert!(plan.count() <= 3 * limits.pieces_max);
     let (mut framing, mut content, mut ended) = (Vec::new(), Vec::new(), 0);
-    unpack(&plan, bytes, &mut |part| {
+    unpack(&plan, bytes, &|_| false, &mut |part| {
         match part {
             Part::Framing(part) => framing.extend_from_slice(part),
             Part::Content(part) => content.extend_from_slice(part),
+            Part::Known(_) => unreachable!("no stream is known"),
             Part::End => ended += 1,
         }
         Ok(())

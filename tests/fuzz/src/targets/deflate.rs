@@ -7,7 +7,7 @@ const STRATEGIES: [Strategy; 5] =
 
 pub fn run(bytes: &[u8]) {
     // As a stream: bounded, without a panic.
-    let _ = Guesser::default().stream(bytes, 1 << 18, Hint::None);
+    let _ = Guesser::default().stream(bytes, 1 << 18, Hint::None, None);
     let [level, memory, window, strategy, maker, repeat, plain @ ..] = bytes else { return };
     let method = Method::new(level % 10, Maker::ALL[usize::from(*maker) % Maker::ALL.len()])
         .with_memory(1 + memory % 9)

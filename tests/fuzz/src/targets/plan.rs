@@ -35,15 +35,16 @@ pub fn seeds() -> Vec<Vec<u8>> {
     inner.push(Piece::Framing(8));
     let mut nested = Plan::default();
     nested.push(Piece::Framing(30));
-    nested.push(Piece::Packed { packed: 0, method: Method::STOCK.into(), plain: inner });
-    nested.push(Piece::Packed { packed: 0, method: Method::STOCK.into(), plain: Plan::plain(70_000) });
+    nested.push(Piece::Packed { packed: 0, method: Method::STOCK.into(), plain: inner, named: None });
+    let plain = Plan::plain(70_000);
+    nested.push(Piece::Packed { packed: 0, method: Method::STOCK.into(), plain, named: None });
     let mut heavy = Plan::default();
     for method in [
         codec::Method::Xz(Xz::threaded(0, Check::Crc64)),
         codec::Method::Xz(Xz::single(6, Check::Sha256)),
         codec::Method::Zstd(Frame { level: 3, checked: true, jobs: true, plain_bytes: Some(1000) }),
     ] {
-        heavy.push(Piece::Packed { packed: 0, method, plain: Plan::plain(1000) });
+        heavy.push(Piece::Packed { packed: 0, method, plain: Plan::plain(1000), named: None });
     }
     [Plan::default(), Plan::plain(1000), nested, heavy].iter().map(encode_head).collect()
 }
