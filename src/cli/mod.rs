@@ -16,6 +16,7 @@ mod links;
 mod log;
 mod login;
 mod maintenance;
+mod memory;
 mod output;
 mod progress;
 mod prime;
@@ -128,6 +129,7 @@ enum Command {
 
 /// Runs the program and returns its exit code.
 pub fn run() -> ExitCode {
+    memory::keep_freed();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

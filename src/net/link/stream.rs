@@ -22,8 +22,9 @@ const HEADER_BYTES: usize = 4;
 /// 16 KiB: a peer that sends or takes this much is not silent, however long its message takes. Signs of life are half
 /// of it in the longest pause.
 const PROGRESS_BYTES: usize = 16 * 1024;
-/// 64 KiB: what a receiver may keep between messages.
-const KEPT_BYTES: usize = 64 * 1024;
+/// 384 KiB: what a receiver may keep between messages. It holds a frame's message: given back after each, its pages are
+/// cleared anew for the next.
+const KEPT_BYTES: usize = 384 * 1024;
 
 /// The deadlines of a stream, each as [`Options`](super::Options) documents it.
 #[derive(Debug, Clone, Copy)]
