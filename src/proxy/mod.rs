@@ -9,6 +9,7 @@ mod memory_share;
 mod links;
 mod pull;
 mod follow;
+mod incoming;
 mod push;
 mod deliveries;
 mod preview;

@@ -9,6 +9,7 @@ use tokio::time::Interval;
 use super::audit::Entry;
 use super::current_token::checks;
 use super::follow::{Following, Unheard};
+use super::incoming::{Inbox, Incoming};
 use super::memory_share::MemoryShare;
 use super::store_view::StoreView;
 use super::{Granted, now, owner, refuse};
@@ -51,7 +52,7 @@ pub async fn serve(granted: Arc<Granted>, open: Open, mut sender: Sender, receiv
     let reader = tokio::spawn(read(receiver, messages_in, Arc::clone(&progress), Arc::clone(&granted)));
     let push = {
         let granted = Arc::clone(&granted);
-        blocking::start(move || run(&granted, open, messages, &said, &progress))
+        blocking::start(move || run(&granted, open, Inbox::Read(messages), &said, &progress))
     };
     let mut gone = false;
     loop {
@@ -177,7 +178,7 @@ fn stalled(time: Duration) -> Refusal {
 fn run(
     granted: &Arc<Granted>,
     open: Open,
-    mut messages: mpsc::Receiver<Result<FromAgent, Refusal>>,
+    mut inbox: Inbox,
     replies: &Replies,
     progress: &Progress,
 ) -> Result<Vec<Events>, Refusal> {
@@ -218,12 +219,16 @@ fn run(
         }
         memory.resize(machine.memory_bytes() + view.memory_bytes() + replies.memory_bytes())?;
         replies.at_work(false);
-        let message = messages.blocking_recv();
+        let message = inbox.next();
         replies.at_work(true);
         let begin = Instant::now();
         match message {
             Some(Ok(message)) => {
-                next = machine.receive(message, &mut view).map_err(refusal)?;
+                let replies = match message {
+                    Incoming::Message(message) => machine.receive(message, &mut view),
+                    Incoming::Chunks(opened) => machine.receive_chunks(opened, &mut view),
+                };
+                next = replies.map_err(refusal)?;
                 progress.watch().hear(machine.progress(), begin, Instant::now());
             }
             Some(Err(refusal)) => return Err(refusal),

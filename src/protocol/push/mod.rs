@@ -9,8 +9,10 @@ mod naming;
 mod record_queries;
 mod block_sums;
 mod proving;
+mod opened;
 mod agent;
 mod proxy;
 
 pub use agent::{Action, Agent, Opening, Window};
+pub use opened::{OpenedBatch, Opener};
 pub use proxy::Proxy;

@@ -8,18 +8,19 @@ use serde_bytes::{ByteArray, ByteBuf};
 
 use super::block_sums::{self, BlockSumMaker};
 use super::naming;
+use super::opened::{OpenedBatch, Opener};
 use super::proving::Proving;
 use super::record_queries::{Listed, RecordQueries};
 use crate::likeness::{self, SegmentsReplaced};
 use crate::transfer::{self, Complete, Incomplete, Parcels, SegmentBuffer};
-use crate::wire::{Basis, Batch, FromAgent, ManifestForm, Open, Parcel, PushReply, SegmentBatch};
+use crate::wire::{Basis, FromAgent, ManifestForm, Open, Parcel, PushReply, SegmentBatch};
 use crate::{Error, Proposal, SpaceView};
-use delta::compression::{Compressor, Decompressor};
+use delta::compression::Compressor;
 use format::manifest::{self, NodeRef, RefAt, Reference, Root, SegmentIndex, Thin};
 use format::pack::{Frame, FrameKind, split};
 use format::recipe::ChunkRef;
 use format::record::Cost;
-use ground::ids::{ChunkId, ShortId};
+use ground::ids::ShortId;
 use ground::limits::{PROGRESS_BYTES_MIN, PUSH_CHUNKS_IN_FLIGHT};
 
 /// Returns whether the reference is in the release that the agent remembers.
@@ -70,9 +71,8 @@ pub struct Proxy {
     complete: SegmentBuffer,
     cost: Cost,
     progress: u64,
-    zstd: Decompressor,
+    opener: Opener,
     compressor: Compressor,
-    plain: Vec<u8>,
 }
 
 impl Proxy {
@@ -135,7 +135,10 @@ impl Proxy {
                 self.progress += sketches.bytes() as u64;
                 self.block_sum_maker.alike(&sketches, view)
             }
-            (State::Receiving, FromAgent::Chunks(batch)) if !self.open.dry_run => self.chunks(batch, view),
+            (State::Receiving, FromAgent::Chunks(batch)) if !self.open.dry_run => {
+                let opened = self.opener.open(batch)?;
+                self.chunks(opened, view)
+            }
             (State::Receiving, FromAgent::Parcel(parcel)) if !self.open.dry_run => {
                 // One encoded against the unknown base is ignored, with its pieces.
                 if !self.base_refused || !needs_base(&parcel.basis) {
@@ -155,6 +158,22 @@ impl Proxy {
                 self.commit_if_due(view)
             }
             (_, message) => Err(Error::OutOfTurn(message.name())),
+        }
+    }
+
+    /// Takes a message of chunks that was opened before.
+    ///
+    /// # Errors
+    /// As [`Proxy::receive`].
+    pub fn receive_chunks(
+        &mut self,
+        opened: OpenedBatch,
+        view: &mut impl SpaceView,
+    ) -> Result<Vec<PushReply>, Error> {
+        match self.state {
+            State::Receiving if !self.open.dry_run => self.chunks(opened, view),
+            State::Naming if self.base_refused => Ok(Vec::new()),
+            _ => Err(Error::OutOfTurn("Chunks")),
         }
     }
 
@@ -254,21 +273,21 @@ impl Proxy {
     }
 
     /// Takes requested or eager chunks in the frame that they came in.
-    fn chunks(&mut self, batch: Batch, view: &mut impl SpaceView) -> Result<Vec<PushReply>, Error> {
-        let mut plain = std::mem::take(&mut self.plain);
-        let parts = batch.open(&mut self.zstd, &mut plain)?;
-        let (arrived, complete) = self.arrive(parts.iter().map(|part| &plain[part.clone()]))?;
+    fn chunks(&mut self, opened: OpenedBatch, view: &mut impl SpaceView) -> Result<Vec<PushReply>, Error> {
+        let (arrived, complete) = self.arrive(opened.chunks())?;
+        let (batch, chunks) = opened.into_parts();
         self.cost.sent_bytes += batch.payload.len() as u64;
-        block_sums::keep_sketches(&plain, &batch.lengths, &arrived, view);
+        let wanted = chunks.into_iter().zip(&arrived).filter(|(_, arrived)| arrived.is_some());
+        view.sketch(wanted.filter_map(|((chunk, sketch), _)| Some((chunk.id.into(), sketch?))).collect());
         if arrived.iter().all(Option::is_some) {
             let chunks = arrived.into_iter().flatten().collect();
             let frame =
                 Frame { kind: FrameKind::Content, codec: batch.codec, chunks, payload: batch.payload };
             view.keep(frame).map_err(Error::Space)?;
         } else {
-            transfer::keep_chunks(&plain, &batch.lengths, &arrived, &mut self.compressor, view)?;
+            let plain = self.opener.plain(&batch)?;
+            transfer::keep_chunks(plain, &batch.lengths, &arrived, &mut self.compressor, view)?;
         }
-        self.plain = plain;
         self.end_message(complete, view)
     }
 
@@ -313,7 +332,7 @@ impl Proxy {
             Err(Error::Mismatch) => return Ok(self.mismatch()),
             opened => opened?,
         }
-        let (arrived, complete) = match self.arrive(split(&plain, &parcel.lengths)) {
+        let (arrived, complete) = match self.arrive(split(&plain, &parcel.lengths).map(ChunkRef::of)) {
             // It was made from another reference than the agent's: the push is repeated without this method.
             Err(Error::Unasked(_)) if is_executable => return Ok(self.mismatch()),
             arrived => arrived?,
@@ -330,23 +349,21 @@ impl Proxy {
         vec![PushReply::Mismatch]
     }
 
-    /// Identifies the received chunks that a segment waits for; returns the segments that they complete.
-    fn arrive<'a>(
+    /// Finds the received chunks that a segment waits for; returns the segments that they complete.
+    fn arrive(
         &mut self,
-        parts: impl Iterator<Item = &'a [u8]>,
+        chunks: impl Iterator<Item = ChunkRef>,
     ) -> Result<(Vec<Option<ChunkRef>>, Vec<Complete>), Error> {
         let (mut arrived, mut completed) = (Vec::new(), Vec::new());
-        for bytes in parts {
-            let length = u32::try_from(bytes.len()).expect("chunks are at most 64 KiB");
-            let chunk = ChunkRef { id: ChunkId::of(bytes), bytes: length };
+        for chunk in chunks {
             let was_eager = self.eager.remove(&chunk.id.into());
             match self.waiting.arrive(chunk)? {
                 Some(complete) => {
-                    self.cost.unseen_bytes += u64::from(length);
+                    self.cost.unseen_bytes += u64::from(chunk.bytes);
                     if let Some(proving) = &mut self.proving {
                         proving.sent(&chunk);
                     }
-                    self.progress += u64::from(length);
+                    self.progress += u64::from(chunk.bytes);
                     completed.extend(complete);
                     arrived.push(Some(chunk));
                 }

@@ -6,12 +6,13 @@ use super::{Proxy, State};
 use crate::likeness::SegmentsReplaced;
 use crate::push::block_sums::BlockSumMaker;
 use crate::push::naming::{self, Named};
+use crate::push::opened::Opener;
 use crate::push::proving::Proving;
 use crate::push::record_queries::RecordQueries;
 use crate::transfer::{Incomplete, Parcels, SegmentBuffer};
 use crate::wire::{BatchError, Grown, ManifestForm, Marks, Open, PushReply};
 use crate::{Error, SpaceView};
-use delta::compression::{Compressor, Decompressor, LEVEL_DEFAULT};
+use delta::compression::{Compressor, LEVEL_DEFAULT};
 use format::manifest::{NodeRef, Outline, SegmentIndex};
 use format::record::Cost;
 use ground::ids::ChunkId;
@@ -58,9 +59,8 @@ impl Proxy {
             complete: SegmentBuffer::default(),
             cost: Cost::default(),
             progress: 0,
-            zstd: Decompressor::new(),
+            opener: Opener::default(),
             compressor: Compressor::new(LEVEL_DEFAULT),
-            plain: Vec::new(),
             open,
         };
         if form != ManifestForm::Growing
