@@ -255,9 +255,9 @@ mod tests {
         let level = |mbit| match over(Effort::Auto, mbit).encoding() {
             Encoding::Frames { level } | Encoding::Parcels { level } => level,
         };
-        let levels: Vec<i32> = [5.0, 20.0, 100.0, 400.0, 4000.0].map(level).into();
+        let levels: Vec<i32> = [5.0, 20.0, 100.0, 400.0, 1000.0, 10_000.0].map(level).into();
         assert!(levels.is_sorted_by(|slow, fast| slow >= fast), "{levels:?}");
-        assert_eq!((levels[0], levels[4]), (12, 1));
+        assert_eq!((levels[0], levels[4], levels[5]), (12, 1, -2));
     }
 
     #[test]
