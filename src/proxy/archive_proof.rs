@@ -1,9 +1,11 @@
 //! Rebuilds the new archives of a release before it is acknowledged.
 
-use std::collections::HashSet;
 use std::sync::Mutex;
 
-use crate::restore::{Archive, ChunkReader, ChunkSource, Error, each_archive, write_archive};
+use super::older_archives::{Found, OlderArchives};
+use crate::restore::{
+    Archive, ChunkReader, ChunkSource, Error, Older, Step, each_archive, write_archive_beside,
+};
 use crate::store::{ArchivesStored, FaultInjection, Store, StoreReader};
 use format::chunking::{Cutter, Profile};
 use format::manifest::{EntryPath, Root};
@@ -19,6 +21,8 @@ pub struct Proof {
     pub archives: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Those of streams that were copied from archives of the latest release.
+    pub copied: u64,
     /// The first that became something else.
     pub failed: Option<EntryPath>,
     /// How the release's archives are stored.
@@ -27,10 +31,13 @@ pub struct Proof {
 
 /// Checks the whole manifest, and rebuilds each unpacked archive that the release `latest` does not have.
 ///
+/// A stream that an archive of `latest` has too is copied: that archive was proven, its packed bytes are verified, and decoding it shows
+/// where the stream lies in them, so that encoding would give the same.
+///
 /// `alone` is locked while an archive is rebuilt, which keeps one processor busy; `alive` is called regularly; rebuilt
-/// archives are stored for deliveries if `keep` says so. Memory: 32 B for each archive of the two releases, and one
-/// archive's chunks. Time: that of encoding the streams, some 30 MB/s, 3 to 5 for xz and high levels of zstd, whose
-/// encoder takes up to 220 MiB.
+/// archives are stored for deliveries if `keep` says so. Memory: 32 B for each archive of the two releases, 70 B for each chunk of
+/// those of `latest`, within a bound, and one archive's chunks. Time: that of encoding the streams that are new, some 30 MB/s, 3 to 5 for
+/// xz and high levels of zstd, whose encoder takes up to 220 MiB; that of decoding the others.
 ///
 /// # Errors
 /// A damaged manifest, or a chunk that cannot be read.
@@ -42,31 +49,37 @@ pub fn prove(
     keep: bool,
     alive: &mut dyn FnMut(),
 ) -> Result<Proof, Error> {
-    let mut proof = Proof { archives: 0, bytes: 0, failed: None, stored: ArchivesStored::Packed };
+    let mut proof = Proof { archives: 0, bytes: 0, copied: 0, failed: None, stored: ArchivesStored::Packed };
     // Read once the first archive is met.
-    let mut known: Option<HashSet<blake3::Hash>> = None;
+    let mut known: Option<OlderArchives> = None;
     let (mut reader, mut chunk_reader) = (StoreReader::new(store), StoreReader::new(store));
     let each = &mut |archive: Archive<'_>| {
         let Archive { path, size, container, .. } = archive;
         proof.stored = ArchivesStored::Unpacked;
-        let known =
-            known.get_or_insert_with(|| latest.map(|latest| archives_of(store, latest)).unwrap_or_default());
-        if proof.failed.is_some() || !known.insert(fingerprint(archive)) {
+        let known = known
+            .get_or_insert_with(|| latest.map(|latest| OlderArchives::of(store, latest)).unwrap_or_default());
+        if proof.failed.is_some() || known.has(archive) {
             return Ok(());
         }
         let _alone = alone.lock().unpoisoned();
         proof.archives += 1;
         proof.bytes += size;
         let cache = store.rebuilt().filter(|_| keep);
-        let mut keeping = cache.and_then(|cache| cache.keep(&container.artifact, size));
-        let is_rebuilt = is_rebuilt(archive, root.profile, &mut chunk_reader, &mut |bytes| {
+        let keep = || cache.and_then(|cache| cache.keep(&container.artifact, size));
+        let mut keeping = keep();
+        let found = known.most_like(archive, store);
+        let older = found.as_ref().map(Found::older);
+        let copied = rebuild(archive, older, root.profile, &mut chunk_reader, &mut |step| {
             alive();
-            if let Some(keeping) = &mut keeping {
-                keeping.write(bytes);
+            match (step, &mut keeping) {
+                (Step::Bytes(bytes), Some(keeping)) => keeping.write(bytes),
+                (Step::Bytes(_), None) => {}
+                (Step::Anew, _) => keeping = keep(),
             }
             Ok(())
         })?;
-        if !is_rebuilt || store.injects(FaultInjection::OtherArchives) {
+        proof.copied += copied.unwrap_or(0);
+        if copied.is_none() || store.injects(FaultInjection::OtherArchives) {
             proof.failed = Some(path.clone());
         } else if let Some(keeping) = keeping {
             keeping.end();
@@ -77,60 +90,111 @@ pub fn prove(
     Ok(proof)
 }
 
-/// Rebuilds an archive, whose bytes `take` sees; returns whether it is what its recipe says.
+/// Rebuilds an archive, whose bytes `take` sees, with what it has of `older`. Returns the bytes that were copied; none where it is not
+/// what its recipe says.
 ///
 /// # Errors
 /// A chunk that cannot be read; the first of `take`.
-pub fn is_rebuilt(
+pub fn rebuild(
     archive: Archive<'_>,
+    older: Option<Older<'_>>,
     profile: Profile,
     reader: &mut dyn ChunkReader,
-    take: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
-) -> Result<bool, Error> {
+    take: &mut dyn FnMut(Step<'_>) -> Result<(), Error>,
+) -> Result<Option<u64>, Error> {
     let (mut cutter, mut content) = (Cutter::new(profile), ContentHasher::default());
-    let mut add = |chunk: &[u8]| content.push(&ChunkRef::of(chunk));
-    let rebuilt = write_archive(archive, reader, &Permits::default(), &mut |bytes| {
-        take(bytes)?;
-        cutter.push(bytes, &mut add);
-        Ok(())
+    let rebuilt = write_archive_beside(archive, older, reader, &Permits::default(), &mut |step| {
+        match step {
+            Step::Bytes(bytes) => cutter.push(bytes, &mut |chunk| content.push(&ChunkRef::of(chunk))),
+            Step::Anew => (cutter, content) = (Cutter::new(profile), ContentHasher::default()),
+        }
+        take(step)
     });
-    cutter.finish(&mut add);
+    cutter.finish(&mut |chunk| content.push(&ChunkRef::of(chunk)));
     match rebuilt {
-        Ok(()) => Ok(archive.container.content.is_none_or(|named| named == content.finish())),
-        Err(Error::OtherArtifact(_) | Error::Plan { .. }) => Ok(false),
+        Ok(copied) => {
+            let is_named = archive.container.content.is_none_or(|named| named == content.finish());
+            Ok(is_named.then_some(copied))
+        }
+        Err(Error::OtherArtifact(_) | Error::Plan { .. }) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// Returns the unpacked archives of a release; none where it cannot be read.
-fn archives_of(store: &Store, release: &ReleaseId) -> HashSet<blake3::Hash> {
-    let mut known = HashSet::new();
-    for root in store.records().roots(release).unwrap_or_default() {
-        let Ok(root) = store.root_at(&root) else { continue };
-        let mut found = Vec::new();
-        let each = &mut |archive: Archive<'_>| {
-            found.push(fingerprint(archive));
-            Ok(())
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::FileExt as _;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::agent::scan::{Archives, Reader, Selection};
+    use crate::proxy::packing;
+    use crate::proxy::taking::Taking;
+    use crate::restore::{gzips, noise};
+    use crate::store::Options;
+    use ground::monitor::Silent;
+
+    /// An archive, of which only one member depends on the build; noise, so that the packed forms are as long as the plain ones.
+    fn archive(build: u64) -> Vec<u8> {
+        gzips(
+            &[1, 2, 100 + build, 3].map(|seed| noise(seed, 400_000).iter().map(|byte| byte % 128).collect()),
+        )
+    }
+
+    /// Stores a tree with the archive of a build, unpacked.
+    fn store_build(store: &Store, folder: &Path, build: u64) -> Root {
+        let tree = folder.join(build.to_string());
+        fs::create_dir(&tree).expect("made");
+        fs::write(tree.join(format!("app-{build}.gz")), archive(build)).expect("written");
+        let archives = Archives::new(folder.to_owned());
+        let reader = Reader {
+            selection: &Selection::everything(),
+            profile: Profile::DEFAULT,
+            threads: 1,
+            memory: None,
+            archives: Some(&archives),
+            on_segment: None,
+            monitor: &Silent,
         };
-        if each_archive(&root, &mut StoreReader::new(store), each).is_ok() {
-            known.extend(found);
+        let scan = reader.scan(&tree).expect("scanned");
+        Taking::begin(store).and_then(|mut taking| taking.take(&scan, || false)).expect("stored");
+        store.sync().expect("synced");
+        store.keep_root(&scan.root, ArchivesStored::Unpacked).expect("noted");
+        scan.root
+    }
+
+    fn proof(store: &Store, root: &Root, latest: Option<&Root>, keep: bool) -> Proof {
+        let latest = latest.map(Root::release);
+        prove(store, root, latest.as_ref(), &Mutex::default(), keep, &mut || {}).expect("read")
+    }
+
+    /// Changes a byte in a hundred of what is packed there.
+    fn damage(file: &Path) {
+        let open = fs::OpenOptions::new().write(true).open(file).expect("opened");
+        let length = open.metadata().expect("there").len();
+        for at in (1000..length).step_by(100) {
+            open.write_all_at(&[7], at).expect("written");
         }
     }
-    known
-}
 
-/// Hashes the inputs that decide what an archive is rebuilt to.
-fn fingerprint(archive: Archive<'_>) -> blake3::Hash {
-    let Archive { size, container, chunks, .. } = archive;
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&size.to_le_bytes());
-    hasher.update(&container.stream_bytes.to_le_bytes());
-    hasher.update(container.artifact.as_bytes());
-    if let Some(content) = container.content {
-        hasher.update(content.as_bytes());
+    #[test]
+    fn members_that_did_not_change_are_copied_from_the_latest_release_and_damage_costs_time_alone() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let store = Store::open(&folder.path().join("store"), Options::default()).expect("a store");
+        let store = Arc::new(store);
+        let [old, new] = [0, 1].map(|build| store_build(&store, folder.path(), build));
+        let is_right = |proof: Proof| (proof.archives, proof.failed.is_some(), proof.copied > 700_000);
+        // Nothing is at hand yet.
+        assert_eq!(is_right(proof(&store, &new, Some(&old), false)), (1, false, false));
+        assert_eq!(is_right(proof(&store, &old, None, true)), (1, false, false));
+        assert_eq!(is_right(proof(&store, &new, Some(&old), false)), (1, false, true));
+        let kept = fs::read_dir(folder.path().join("store/rebuilt")).expect("a folder").next();
+        damage(&kept.expect("one archive").expect("an entry").path());
+        assert_eq!(is_right(proof(&store, &new, Some(&old), false)), (1, false, false));
+        // Its packed bytes.
+        packing::pack(&store, &old, &|| true, &false.into()).expect("packed");
+        assert_eq!(is_right(proof(&store, &new, Some(&old), false)), (1, false, true));
     }
-    for chunk in chunks {
-        hasher.update(chunk.id.as_bytes());
-    }
-    hasher.finalize()
 }

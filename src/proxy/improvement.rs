@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use super::taking::{Error, Taking};
 use super::{archive_proof, packing};
 use crate::agent::scan::{Archives, Reader, Selection};
-use crate::restore::{ChunkReader as _, Items};
+use crate::restore::{ChunkReader as _, Items, Step};
 use crate::store::{ArchivesStored, Store, StoreReader};
 use disk::crash_points;
 use format::manifest::{Builder, EntryPath, Item, Root, Segment, decode_segment};
@@ -344,17 +344,17 @@ impl<'a> Improvement<'a> {
         };
         self.taking.take_content(&scan, || stopping.load(Ordering::Relaxed))?;
         // From what is stored now, as whoever reads it will.
-        let alive = &mut |_: &[u8]| {
+        let alive = &mut |_: Step<'_>| {
             self.taking.lease.renew();
             if stopping.load(Ordering::Relaxed) { Err(crate::restore::Error::Cancelled) } else { Ok(()) }
         };
         let archive = crate::restore::Archive { path, size, container, chunks: &chunks };
-        match archive_proof::is_rebuilt(archive, self.root.profile, &mut reader, alive) {
-            Ok(true) => {
+        match archive_proof::rebuild(archive, None, self.root.profile, &mut reader, alive) {
+            Ok(Some(_)) => {
                 self.proven.add(content, container, &chunks);
                 Ok(Some((container, chunks)))
             }
-            Ok(false) => Ok(None),
+            Ok(None) => Ok(None),
             Err(crate::restore::Error::Cancelled) => Err(Error::Stopping),
             Err(error) => Err(error.into()),
         }

@@ -14,6 +14,7 @@ mod push;
 mod deliveries;
 mod preview;
 mod query;
+mod older_archives;
 mod archive_proof;
 mod read_scope;
 mod refusal;

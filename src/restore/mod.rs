@@ -9,11 +9,13 @@
 //! written byte belongs to a chunk whose hash the manifest names.
 
 mod archive;
+mod archive_stream;
 mod check;
 mod entries;
 mod free_space;
 mod hole;
 mod mapping;
+mod older;
 mod pieces;
 mod rebuilt;
 mod release;
@@ -28,10 +30,12 @@ mod zip_writer;
 #[cfg(test)]
 mod sample;
 
-pub use archive::{Archive, each_archive, read_plan, write_archive};
+pub use archive::{Step, each_archive, read_plan, write_archive, write_archive_beside};
+pub use archive_stream::Archive;
 pub use check::looks_complete;
 pub use free_space::check_fits;
 pub use mapping::{Linked, Mapping};
+pub use older::{Older, PackedBytes};
 pub use rebuilt::Rebuilt;
 pub use release::{ReleaseEntries, ReleaseEntry, ReleaseFile, each_path};
 pub use source::{ChunkReader, ChunkSource, SharedSource, SourceError};
@@ -42,7 +46,7 @@ pub use walk::{Items, leaves, walk};
 pub use zip_writer::write_zip;
 
 #[cfg(test)]
-pub(crate) use sample::{Entry, MemorySource, noise, one_of_each, read_tree, sorted};
+pub(crate) use sample::{Entry, MemorySource, gzips, noise, one_of_each, read_tree, sorted};
 
 use std::io;
 use std::path::PathBuf;

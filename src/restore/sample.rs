@@ -12,14 +12,29 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::{ChunkReader, ChunkSource, SourceError};
 use format::chunking::Profile;
 use format::manifest::{Builder, EntryPath, Item, NodeRef, Root, Segment, Shape};
-use format::recipe::{ChunkRef, Recipe};
-use ground::ids::ChunkId;
+use format::recipe::{ChunkRef, Container, ContentHasher, Recipe};
+use ground::ids::{ArtifactId, ChunkId};
+use recode::archive::{Limits, Memory, Part, Parts, Planner, encode_head, unpack};
+use recode::deflate::{Encoder, Method};
 
 /// `length` bytes that repeat nowhere and depend on `seed` alone.
 pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
     bytes
+}
+
+/// Concatenated gzip files of these contents.
+pub(crate) fn gzips(contents: &[Vec<u8>]) -> Vec<u8> {
+    let mut file = Vec::new();
+    for plain in contents {
+        file.extend([0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3]);
+        let mut encoder = Encoder::new(&Method::STOCK);
+        encoder.write(plain, &mut file);
+        encoder.finish(&mut file);
+        file.extend([0; 8]);
+    }
+    file
 }
 
 /// An entry of a sample.
@@ -174,6 +189,34 @@ impl MemorySource {
         chunks
     }
 
+    /// Adds an archive: unpacked, then as it is.
+    pub(crate) fn archive(&mut self, archive: &[u8]) -> (Container, Vec<ChunkRef>, Vec<ChunkRef>) {
+        let plan = Planner::default().plan(archive, &Limits::default(), &mut Memory, None);
+        let (mut framing, mut content) = (Vec::new(), Vec::new());
+        let part = &mut |part: Part<'_>| {
+            match part {
+                Part::Framing(bytes) => framing.extend_from_slice(bytes),
+                Part::Content(bytes) => content.extend_from_slice(bytes),
+                Part::Known(_) | Part::End => {}
+            }
+            Ok(())
+        };
+        unpack(&plan, archive, &|_| false, part).expect("the plan is of this archive");
+        let head = encode_head(&plan);
+        let stream = [&head[..], &framing, &content].concat();
+        let (mut chunks, mut rest) = (Vec::new(), &stream[..]);
+        for length in Parts::of(&plan, head.len() as u64).lengths() {
+            let (part, after) = rest.split_at(usize::try_from(length).expect("in memory"));
+            chunks.extend(self.cut(part));
+            rest = after;
+        }
+        let packed = self.cut(archive);
+        let content = Some(ContentHasher::of(&packed));
+        let container =
+            Container { stream_bytes: stream.len() as u64, artifact: ArtifactId::of(archive), content };
+        (container, chunks, packed)
+    }
+
     /// Adds any chunk.
     pub(crate) fn add(&mut self, bytes: Vec<u8>) -> NodeRef {
         let length = u32::try_from(bytes.len()).expect("a small chunk");
@@ -188,6 +231,11 @@ impl MemorySource {
         let mut bytes = vec![0x12];
         rmp_serde::encode::write(&mut bytes, children).expect("a Vec takes every write");
         self.add(bytes)
+    }
+
+    /// Forgets a chunk.
+    pub(crate) fn lose_chunk(&mut self, chunk: &ChunkRef) {
+        self.chunks.remove(&chunk.id);
     }
 
     /// Forgets the chunks of `content`.

@@ -415,17 +415,12 @@ impl SpaceView for StoreView {
         let (root, latest) = (&proposal.root, latest.as_ref());
         let proof =
             archive_proof::prove(&self.store, root, latest, &self.heavy_work, is_delivered, &mut tell);
-        let Proof { archives, bytes, failed, stored } = proof.map_err(|error| Refusal::of(&error))?;
+        let Proof { archives, bytes, copied, failed, stored } = proof.map_err(|error| Refusal::of(&error))?;
         self.archives_stored = stored;
         if archives > 0 {
             let seconds = begin.elapsed().as_secs_f64();
-            tracing::info!(
-                archives,
-                bytes,
-                seconds,
-                failed = failed.is_some(),
-                "rebuilt archives to prove that they are reproducible"
-            );
+            let failed = failed.is_some();
+            tracing::info!(archives, bytes, copied, seconds, failed, "rebuilt archives as a proof");
         }
         Ok(failed)
     }

@@ -8,6 +8,7 @@
 //! whole archive's hash is the caller's to check, as for any other artifact.
 
 mod ar;
+mod copying;
 mod encoding;
 mod gzip;
 mod known;
@@ -25,13 +26,14 @@ mod zip;
 
 use crate::deflate::Hint;
 
+pub use copying::{PackedPiece, PackedStreams, Skip, locate};
 pub use encoding::{HEAD_BYTES_MAX, PREFIX_BYTES, decode_head, encode_head, head_bytes};
 pub use known::{KnownStream, KnownStreams, Named, StreamName};
 pub use limits::Limits;
 pub use parts::Parts;
 pub use plan::{DEPTH_MAX, Error, Piece, Plan};
 pub use planner::{LeftPacked, Planner, begins_archive};
-pub use rebuilding::rebuild;
+pub use rebuilding::{rebuild, rebuild_copying};
 pub use scratch::{Memory, Scratch, Take};
 pub use unpacking::{Part, unpack};
 

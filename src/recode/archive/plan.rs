@@ -97,6 +97,25 @@ impl Plan {
         self.pieces.iter().map(framing).sum()
     }
 
+    /// Returns the bytes of all content streams, at all levels.
+    pub fn content_bytes(&self) -> u64 {
+        let content = |piece: &Piece| match piece {
+            Piece::Framing(_) => 0,
+            Piece::Content(bytes) => *bytes,
+            Piece::Packed { plain, .. } => plain.content_bytes(),
+        };
+        self.pieces.iter().map(content).sum()
+    }
+
+    /// Returns the packed pieces at all levels.
+    pub(super) fn packed_count(&self) -> u32 {
+        let count = |piece: &Piece| match piece {
+            Piece::Packed { plain, .. } => 1 + plain.packed_count(),
+            _ => 0,
+        };
+        self.pieces.iter().map(count).sum()
+    }
+
     /// Returns the bytes of each content stream, at all levels, in the order in which they occur.
     pub fn contents(&self) -> Vec<u64> {
         self.named_contents().into_iter().map(|(bytes, _)| bytes).collect()

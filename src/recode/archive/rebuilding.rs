@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 
+use super::copying::{PackedStreams, Skip};
 use super::limits::HEAVY_BYTES_MAX;
 use super::plan::{Piece, Plan};
 use crate::codec::{Encoder, Method};
@@ -23,14 +24,55 @@ pub fn rebuild(
     content: &mut dyn Read,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let mut streams =
-        Streams { framing, content, buffer: vec![0; BUFFER_BYTES], heavy_left: HEAVY_BYTES_MAX };
+    rebuild_copying(plan, &mut Whole(framing), &mut Whole(content), &mut Nothing, out)
+}
+
+/// Does the same, but copies the pieces that `packed` has: what is in them is skipped.
+///
+/// # Errors
+/// Those of [`rebuild`]; the first of `packed`.
+pub fn rebuild_copying(
+    plan: &Plan,
+    framing: &mut dyn Skip,
+    content: &mut dyn Skip,
+    packed: &mut dyn PackedStreams,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let buffer = vec![0; BUFFER_BYTES];
+    let mut streams = Streams { framing, content, packed, number: 0, buffer, heavy_left: HEAVY_BYTES_MAX };
     write(plan, &mut streams, out, &mut Encoders::default())
 }
 
+/// A stream of which nothing is skipped.
+struct Whole<'a>(&'a mut dyn Read);
+
+impl Read for Whole<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.0.read(out)
+    }
+}
+
+impl Skip for Whole<'_> {
+    fn skip(&mut self, _: u64) {
+        unreachable!("nothing is copied");
+    }
+}
+
+/// No packed streams.
+struct Nothing;
+
+impl PackedStreams for Nothing {
+    fn write(&mut self, _: u32, _: &mut dyn Write) -> io::Result<bool> {
+        Ok(false)
+    }
+}
+
 struct Streams<'a> {
-    framing: &'a mut dyn Read,
-    content: &'a mut dyn Read,
+    framing: &'a mut dyn Skip,
+    content: &'a mut dyn Skip,
+    packed: &'a mut dyn PackedStreams,
+    /// The number of the next packed piece.
+    number: u32,
     buffer: Vec<u8>,
     /// Plain bytes that may still be packed with xz or zstd.
     heavy_left: u64,
@@ -90,6 +132,14 @@ fn pack(
     out: &mut dyn Write,
     encoders: &mut Encoders,
 ) -> io::Result<()> {
+    let number = streams.number;
+    streams.number += 1;
+    if streams.packed.write(number, out)? {
+        streams.framing.skip(plain.framing_bytes());
+        streams.content.skip(plain.content_bytes());
+        streams.number += plain.packed_count();
+        return Ok(());
+    }
     let Encoders { own, below } = encoders;
     let (encoder, encoded) = own;
     encoder.begin(method)?;
@@ -106,7 +156,7 @@ fn pack(
     Ok(())
 }
 
-fn copy(from: &mut dyn Read, mut bytes: u64, buffer: &mut [u8], out: &mut dyn Write) -> io::Result<()> {
+fn copy(from: &mut dyn Skip, mut bytes: u64, buffer: &mut [u8], out: &mut dyn Write) -> io::Result<()> {
     while bytes > 0 {
         let length = usize::try_from(bytes).unwrap_or(usize::MAX).min(buffer.len());
         from.read_exact(&mut buffer[..length])?;

@@ -1,0 +1,186 @@
+//! Finds, among the archives of an earlier release, the one that has most of a new one, with its packed bytes.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::Read;
+
+use crate::restore::{Archive, ChunkSource as _, Error, Items, Older, PackedBytes};
+use crate::store::{Store, StoreReader};
+use format::manifest::{EntryPath, Item, Root};
+use format::recipe::{ChunkRef, Container, ContentHasher, Recipe};
+use ground::ids::{ReleaseId, ShortId};
+
+/// 512 Ki chunk references, of all archives of a release: 35 MB. Archives beyond them are not found.
+const CHUNKS_MAX: usize = 512 * 1024;
+/// 256 KiB: bytes that are hashed at once.
+const HASH_BYTES: usize = 256 * 1024;
+
+/// The unpacked archives of a release.
+#[derive(Default)]
+pub(super) struct OlderArchives {
+    /// What decides what each is rebuilt to.
+    fingerprints: HashSet<blake3::Hash>,
+    archives: Vec<OlderArchive>,
+    /// The archive that has a chunk.
+    having: HashMap<ShortId, usize>,
+    chunks: usize,
+}
+
+/// An archive of an earlier release.
+struct OlderArchive {
+    path: EntryPath,
+    size: u64,
+    container: Container,
+    /// The chunks of its stream.
+    chunks: Vec<ChunkRef>,
+    /// Those of its packed bytes, where the store has them.
+    packed: Vec<ChunkRef>,
+}
+
+/// An archive whose packed bytes are at hand, and are right.
+pub(super) struct Found<'a> {
+    archive: &'a OlderArchive,
+    /// The packed bytes, where they are no chunks of the store.
+    file: Option<File>,
+}
+
+impl OlderArchives {
+    /// Reads the manifests of a release; what cannot be read has no archives.
+    ///
+    /// Memory: 32 B for each archive; 70 B for each chunk, within a bound.
+    pub(super) fn of(store: &Store, release: &ReleaseId) -> Self {
+        let roots = store.records().roots(release).unwrap_or_default();
+        let roots: Vec<Root> = roots.iter().filter_map(|root| store.root_at(root).ok()).collect();
+        let (mut found, mut reader) = (Self::default(), StoreReader::new(store));
+        for root in &roots {
+            let mut read = Vec::new();
+            let each = &mut |path, size, recipe: Recipe, chunks| {
+                let container = recipe.container();
+                read.extend(container.map(|container| (path, size, container, chunks)));
+            };
+            match each_stored(root, &mut reader, each) {
+                Ok(()) => read.into_iter().for_each(|archive| found.add(archive)),
+                Err(error) => tracing::debug!(%error, "a manifest of the release before cannot be read"),
+            }
+        }
+        let places: HashMap<EntryPath, usize> =
+            found.archives.iter().enumerate().map(|(place, archive)| (archive.path.clone(), place)).collect();
+        for root in roots.iter().filter(|_| !places.is_empty()) {
+            let each = &mut |path, _, recipe, chunks: Vec<ChunkRef>| {
+                if recipe == Recipe::Packed
+                    && let Some(place) = places.get(&path)
+                    && found.chunks + chunks.len() <= CHUNKS_MAX
+                    && found.archives[*place].container.content == Some(ContentHasher::of(&chunks))
+                {
+                    found.chunks += chunks.len();
+                    found.archives[*place].packed = chunks;
+                }
+            };
+            // As far as it can be read.
+            drop(each_stored(root, &mut reader, each));
+        }
+        found
+    }
+
+    fn add(&mut self, (path, size, container, chunks): (EntryPath, u64, Container, Vec<ChunkRef>)) {
+        let archive = OlderArchive { path, size, container, chunks, packed: Vec::new() };
+        self.fingerprints.insert(fingerprint(archive.unpacked()));
+        let sum = self.chunks + archive.chunks.len();
+        if sum <= CHUNKS_MAX {
+            self.chunks = sum;
+            let place = self.archives.len();
+            self.having.extend(archive.chunks.iter().map(|chunk| (chunk.id.into(), place)));
+            self.archives.push(archive);
+        }
+    }
+
+    /// Notes an archive; returns whether the release, or who noted it before, has it with the same chunks.
+    pub(super) fn has(&mut self, archive: Archive<'_>) -> bool {
+        !self.fingerprints.insert(fingerprint(archive))
+    }
+
+    /// Returns the archive that has most chunks of another, if its packed bytes are at hand. Hashes them, unless they are chunks.
+    pub(super) fn most_like(&self, archive: Archive<'_>, store: &Store) -> Option<Found<'_>> {
+        let mut common: HashMap<usize, usize> = HashMap::new();
+        for place in archive.chunks.iter().filter_map(|chunk| self.having.get(&chunk.id.into())) {
+            *common.entry(*place).or_default() += 1;
+        }
+        let (place, _) = common.into_iter().max_by_key(|(place, count)| (*count, *place))?;
+        let archive = &self.archives[place];
+        if !archive.packed.is_empty() {
+            return Some(Found { archive, file: None });
+        }
+        let (artifact, size) = (&archive.container.artifact, archive.size);
+        let file = store.rebuilt()?.get(artifact, size)?;
+        let (mut hasher, mut buffer, mut left) =
+            (blake3::Hasher::new(), vec![0; HASH_BYTES], (&file).take(size));
+        while let Ok(bytes @ 1..) = left.read(&mut buffer) {
+            hasher.update(&buffer[..bytes]);
+        }
+        let is_right = hasher.finalize().as_bytes() == artifact.as_bytes();
+        is_right.then_some(Found { archive, file: Some(file) })
+    }
+}
+
+impl Found<'_> {
+    /// Returns it for who rebuilds another archive.
+    pub(super) fn older(&self) -> Older<'_> {
+        let packed = match &self.file {
+            Some(file) => PackedBytes::File(file),
+            None => PackedBytes::Chunks(&self.archive.packed),
+        };
+        Older { archive: self.archive.unpacked(), packed }
+    }
+}
+
+impl OlderArchive {
+    fn unpacked(&self) -> Archive<'_> {
+        Archive { path: &self.path, size: self.size, container: self.container, chunks: &self.chunks }
+    }
+}
+
+/// Hashes the inputs that decide what an archive is rebuilt to.
+fn fingerprint(archive: Archive<'_>) -> blake3::Hash {
+    let Archive { size, container, chunks, .. } = archive;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&size.to_le_bytes());
+    hasher.update(&container.stream_bytes.to_le_bytes());
+    hasher.update(container.artifact.as_bytes());
+    if let Some(content) = container.content {
+        hasher.update(content.as_bytes());
+    }
+    for chunk in chunks {
+        hasher.update(chunk.id.as_bytes());
+    }
+    hasher.finalize()
+}
+
+/// Passes each archive of a release to `each`, unpacked or not, with its chunks.
+fn each_stored(
+    root: &Root,
+    reader: &mut StoreReader<&Store>,
+    each: &mut dyn FnMut(EntryPath, u64, Recipe, Vec<ChunkRef>),
+) -> Result<(), Error> {
+    let mut open: Option<(EntryPath, u64, Recipe)> = None;
+    let mut chunks = Vec::new();
+    for item in Items::new(root, reader) {
+        match item? {
+            Item::Chunk(chunk) if open.is_some() => chunks.push(chunk),
+            Item::Chunk(_) => {}
+            item => {
+                if let Some((path, size, recipe)) = open.take() {
+                    each(path, size, recipe, std::mem::take(&mut chunks));
+                }
+                if let Item::File { path, size, recipe, .. } = item
+                    && recipe != Recipe::Chunks
+                {
+                    open = Some((path, size, recipe));
+                }
+            }
+        }
+    }
+    if let Some((path, size, recipe)) = open {
+        each(path, size, recipe, chunks);
+    }
+    Ok(())
+}
