@@ -32,7 +32,7 @@ use ground::faults::Fault;
 use ground::ids::{ArtifactId, ChunkId, ContentId, DeliveryId, ReleaseId, Selector};
 use protocol::token::{Action, Grant, Hop, Issuer, TokenId, verify};
 use protocol::wire::{
-    Answer, Basis, Batch, BlockSums, Challenge, CheckStep, Cut, DeliveriesWanted, DeliveryPlan,
+    Answer, ArchivesMet, Basis, Batch, BlockSums, Challenge, CheckStep, Cut, DeliveriesWanted, DeliveryPlan,
     DeliveryStatus, DestinationCheck, DestinationDropped, DestinationStatus, FromAgent, Grown, LinkSeen,
     LogEntry, ManifestForm, Marks, Moved, Open, Operation, Parcel, Possession, Primed, ProxyInfo, PullReply,
     PullRequest, PushHint, PushReply, RecordAnswer, RecordQuery, Refusal, Request, Section, SegmentBatch,
@@ -716,7 +716,7 @@ fn the_protocol_is_as_its_document_says() {
         ("from-agent-link-seen", message(&FromAgent::LinkSeen(LINK_SEEN))),
         (
             "answer-push-hint",
-            message(&Answer::PushHint(PushHint { link: Some(LINK_SEEN), has_releases: true })),
+            message(&Answer::PushHint(PushHint { link: Some(LINK_SEEN), archives: ArchivesMet::Packed })),
         ),
         ("thin-1", thin.clone()),
         ("from-agent-names", message(&FromAgent::Names(short))),

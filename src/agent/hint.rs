@@ -3,13 +3,17 @@
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use ground::poison::Unpoisoned as _;
 use protocol::wire::PushHint;
 
-/// What the proxy is asked at the beginning of a push by an agent that remembers nothing of the link.
+/// What the proxy is asked at the beginning of a push by an agent that remembers nothing of the link, else before the first archive
+/// is unpacked of which the last push had none unpacked.
 #[derive(Debug, Default)]
 pub struct Hint {
     state: Mutex<HintState>,
+    wanted: Notify,
     answered: Condvar,
 }
 
@@ -32,8 +36,22 @@ impl Hint {
         self.answered.notify_all();
     }
 
+    /// Ends once somebody waits for the answer.
+    pub async fn wanted(&self) {
+        self.wanted.notified().await;
+    }
+
+    /// Returns the answer if it came.
+    pub fn now(&self) -> Option<PushHint> {
+        match *self.state.lock().unpoisoned() {
+            HintState::Open => None,
+            HintState::Answered(answer) => answer,
+        }
+    }
+
     /// Waits for the answer, for at most `patience`. Blocks.
     pub fn wait(&self, patience: Duration) -> Option<PushHint> {
+        self.wanted.notify_one();
         let state = self.state.lock().unpoisoned();
         let is_open = |state: &mut HintState| matches!(state, HintState::Open);
         let waited = self.answered.wait_timeout_while(state, patience, is_open);

@@ -13,6 +13,7 @@ use super::hint::Hint;
 use crate::net::link_estimate::{Link, LinkEstimate};
 use ground::poison::Unpoisoned as _;
 use protocol::transfer::{Encoding, SCARCE_RATE};
+use protocol::wire::ArchivesMet;
 
 /// How much a push may spend to save bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -109,8 +110,19 @@ pub struct Prediction {
 pub enum History {
     /// Nothing: it may be the first, and then the next one gains by what this one pays.
     Unknown,
-    /// It was pushed from here.
-    Pushed,
+    /// It was pushed from here, some archive as it is.
+    Packed,
+    /// It was pushed from here, all archives unpacked.
+    Unpacked,
+}
+
+/// How tightly an archive is packed, as its first bytes say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    /// By deflate, or not at all: unpacked it crosses in fewer bytes.
+    Loose,
+    /// By xz or zstd, or unknown: nothing packs its content as tightly.
+    Tight,
 }
 
 /// What was chosen for some bytes of one push.
@@ -132,7 +144,7 @@ pub struct Pace {
     effort: Effort,
     link: Link,
     processors: usize,
-    /// What the proxy says of the push, once it answers, and how long that is waited for.
+    /// What the proxy says of the push, once it is asked and answers, and how long that is waited for.
     hint: Option<(Arc<Hint>, Duration)>,
     chosen: Arc<Mutex<[[Tally; 2]; Method::ALL.len()]>>,
 }
@@ -149,15 +161,10 @@ impl Pace {
         Self { effort, link, processors, hint: None, chosen: Arc::default() }
     }
 
-    /// Waits for the proxy's hint, for at most `patience`, before the first choice about an archive.
+    /// Waits for the proxy's hint, for at most `patience`, before an archive is unpacked that may meet none.
     #[must_use]
     pub fn hinted(self, hint: Arc<Hint>, patience: Duration) -> Self {
         Self { hint: Some((hint, patience)), ..self }
-    }
-
-    /// Returns whether the proxy is to be asked for its hint.
-    pub fn waits_for_hint(&self) -> bool {
-        self.hint.is_some()
     }
 
     /// Returns the estimate of the link.
@@ -179,17 +186,29 @@ impl Pace {
         }
     }
 
-    /// Chooses whether `bytes` of an archive are unpacked, and notes that. Blocks while the proxy's hint is to come.
-    pub fn unpacks(&self, bytes: u64, history: History) -> bool {
-        let hint = self.hint.as_ref().and_then(|(hint, patience)| hint.wait(*patience));
-        let is_first = history == History::Unknown && !hint.is_some_and(|hint| hint.has_releases);
+    /// Chooses whether an archive of `bytes` is unpacked, and notes that. Blocks while the proxy's hint is to come.
+    ///
+    /// However slow the link is, one is left as it is where that takes fewer bytes: while the proxy has archives as they are, and a
+    /// tightly packed one until the proxy has unpacked all that it can.
+    pub fn unpacks(&self, bytes: u64, packing: Packing, history: History) -> bool {
+        let would = |cost| self.decide(cost, bytes).0;
+        let is_tight = packing == Packing::Tight;
+        let asks = (history != History::Unpacked || is_tight) && (would(FIRST_ARCHIVE) || would(ARCHIVE));
+        let hint = self.hint.as_ref().filter(|_| asks).and_then(|(hint, patience)| hint.wait(*patience));
+        let met = hint.map(|hint| hint.archives);
+        let is_first = history == History::Unknown && met.is_none_or(|met| met == ArchivesMet::Nothing);
         let cost = if is_first { FIRST_ARCHIVE } else { ARCHIVE };
-        self.choose(Method::Archives, cost, bytes)
+        let takes_more = match met {
+            Some(ArchivesMet::Packed) => true,
+            None | Some(ArchivesMet::Nothing | ArchivesMet::Unpacked) => is_tight,
+            Some(ArchivesMet::Settled) => false,
+        };
+        self.choose(Method::Archives, cost, bytes, !takes_more)
     }
 
     /// Chooses whether `method` is used on `bytes`, and notes that.
     pub fn pays(&self, method: Method, bytes: u64) -> bool {
-        self.choose(method, method.cost(), bytes)
+        self.choose(method, method.cost(), bytes, true)
     }
 
     /// Returns whether `method` would be used on `bytes`.
@@ -197,8 +216,9 @@ impl Pace {
         self.decide(method.cost(), bytes).0
     }
 
-    fn choose(&self, method: Method, cost: MethodCost, bytes: u64) -> bool {
+    fn choose(&self, method: Method, cost: MethodCost, bytes: u64, saves: bool) -> bool {
         let (used, seconds) = self.decide(cost, bytes);
+        let used = used && saves;
         let tally = &mut self.chosen.lock().unpoisoned()[method as usize][usize::from(used)];
         tally.bytes += bytes;
         tally.seconds.plainly += seconds.plainly;
@@ -244,6 +264,9 @@ mod tests {
     use super::*;
     use protocol::wire::PushHint;
 
+    use super::History::{Packed, Unknown, Unpacked};
+    use super::Packing::{Loose, Tight};
+
     const MB: u64 = 1_000_000;
 
     fn over(effort: Effort, mbit: f64) -> Pace {
@@ -263,13 +286,15 @@ mod tests {
     #[test]
     fn a_hint_that_an_application_is_known_counts_as_a_memory_and_one_that_does_not_come_as_none() {
         let over = |hint: &Arc<Hint>| {
-            over(Effort::Auto, 12.0)
-                .hinted(Arc::clone(hint), Duration::from_millis(1))
-                .unpacks(40 * MB, History::Unknown)
+            over(Effort::Auto, 12.0).hinted(Arc::clone(hint), Duration::from_millis(1)).unpacks(
+                40 * MB,
+                Loose,
+                Unknown,
+            )
         };
         let hint = Arc::default();
         assert!(!over(&hint));
-        hint.set(Some(PushHint { link: None, has_releases: true }));
+        hint.set(Some(PushHint { link: None, archives: ArchivesMet::Settled }));
         assert!(over(&hint));
         // The first answer counts.
         hint.set(None);
@@ -278,11 +303,35 @@ mod tests {
 
     #[test]
     fn archives_are_unpacked_where_that_is_faster_than_sending_them() {
-        let unpacks = |mbit, history| over(Effort::Auto, mbit).unpacks(40 * MB, history);
-        assert!(!unpacks(10_000.0, History::Pushed) && !unpacks(100.0, History::Pushed));
-        assert!(unpacks(12.0, History::Pushed) && !unpacks(12.0, History::Unknown));
+        let unpacks = |mbit, history| over(Effort::Auto, mbit).unpacks(40 * MB, Loose, history);
+        assert!(!unpacks(10_000.0, Unpacked) && !unpacks(100.0, Unpacked));
+        assert!(unpacks(12.0, Unpacked) && !unpacks(12.0, Unknown));
         // Where bytes are short, a first push prepares the next.
-        assert!(unpacks(5.0, History::Unknown));
+        assert!(unpacks(5.0, Unknown));
+    }
+
+    #[test]
+    fn archives_are_left_as_they_are_where_that_takes_fewer_bytes() {
+        let unpacks = |effort, met: Option<ArchivesMet>, packing, history| {
+            let hint = Arc::new(Hint::default());
+            hint.set(met.map(|archives| PushHint { link: None, archives }));
+            over(effort, 5.0).hinted(hint, Duration::ZERO).unpacks(40 * MB, packing, history)
+        };
+        for effort in [Effort::Auto, Effort::Bytes] {
+            // A first push.
+            assert!(unpacks(effort, Some(ArchivesMet::Nothing), Loose, Unknown));
+            assert!(!unpacks(effort, Some(ArchivesMet::Nothing), Tight, Unknown));
+            assert!(!unpacks(effort, None, Tight, Unknown));
+            // The proxy has the last release as it crossed, or has unpacked it.
+            assert!(!unpacks(effort, Some(ArchivesMet::Packed), Loose, Packed));
+            assert!(unpacks(effort, Some(ArchivesMet::Settled), Tight, Packed));
+            assert!(unpacks(effort, Some(ArchivesMet::Settled), Tight, Unknown));
+            // As yet the proxy has it as it crossed, alone.
+            assert!(!unpacks(effort, Some(ArchivesMet::Unpacked), Tight, Packed));
+            assert!(unpacks(effort, Some(ArchivesMet::Unpacked), Loose, Unknown));
+            // What was pushed unpacked needs no answer.
+            assert!(unpacks(effort, Some(ArchivesMet::Packed), Loose, Unpacked));
+        }
     }
 
     #[test]
@@ -308,7 +357,7 @@ mod tests {
     fn what_was_chosen_is_added_up() {
         let pace = over(Effort::Auto, 100.0);
         let shared = pace.clone();
-        assert!(!pace.unpacks(10 * MB, History::Unknown) && !shared.unpacks(30 * MB, History::Unknown));
+        assert!(!pace.unpacks(10 * MB, Loose, Unknown) && !shared.unpacks(30 * MB, Loose, Unknown));
         let chosen = pace.chosen();
         assert_eq!((chosen.len(), chosen[0].method, chosen[0].used), (1, Method::Archives, false));
         assert_eq!(chosen[0].bytes, 40 * MB);

@@ -312,13 +312,13 @@ impl Session {
         let assumed = LinkEstimate::assumed(first_trip);
         let current = Arc::clone(&self.current);
         Link::estimated(move || {
-            let hinted = || hint.wait(Duration::ZERO)?.link.map(LinkEstimate::from);
+            let hinted = || hint.now()?.link.map(LinkEstimate::from);
             let before = remembered.or_else(hinted).filter(|before| before.is_of(first_trip));
             current.lock().unpoisoned().reading().estimate(before.unwrap_or(assumed))
         })
     }
 
-    /// Asks the proxy what it knows of a link of which nothing is known here. An answer that does not come is none.
+    /// Asks the proxy what helps to choose how to push. An answer that does not come is none.
     pub(super) async fn ask_hint(&self, app: &AppName, hint: &Hint) {
         let mut answer = None;
         let question = Operation::HintPush(app.clone());

@@ -74,7 +74,11 @@ pub(super) fn improve(
             let (made, is_unpacking) = if let Some(root) = store.packed_only(release).and_then(root_at) {
                 (Improvement::begin(store, &app, &root, proven, bounds).and_then(Improvement::run), true)
             } else if let Some(root) = store.unpacked_only(release).and_then(root_at) {
-                (packing::pack(store, &root, bounds.is_idle, bounds.stopping), false)
+                // What is not unpacked of it may have crossed so as it is tightly packed.
+                let unpacked =
+                    Improvement::begin(store, &app, &root, proven, bounds).and_then(Improvement::run);
+                let pack = |_| packing::pack(store, &root, bounds.is_idle, bounds.stopping);
+                (unpacked.and_then(pack), false)
             } else {
                 continue;
             };

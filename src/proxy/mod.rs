@@ -204,6 +204,8 @@ struct Shared {
     parcels: ParcelCache,
     /// The links of users who push.
     links: Links,
+    /// Whether archives are unpacked in idle time.
+    improves: bool,
 }
 
 /// The user whose share it is: all tokens of a user have one share.
@@ -278,6 +280,7 @@ impl Proxy {
             patches,
             parcels: ParcelCache::new(std::thread::available_parallelism().map_or(1, std::num::NonZero::get)),
             links: Links::default(),
+            improves: options.maintenance.improve_after.is_some(),
             stranger_patience: options.stranger_patience,
             connections: Shares::new(options.connections_max),
             windows: Shares::new(WINDOW_BYTES_TOTAL),

@@ -14,10 +14,10 @@ use crate::proxy::statistics;
 use crate::proxy::{deliveries, difference, prime};
 use crate::store::Store;
 use ground::faults::{Fault, Faulty};
-use ground::ids::{ActionName, DestinationName, Selector};
+use ground::ids::{ActionName, AppName, DestinationName, Selector};
 use ground::shares::Share;
 use protocol::token::Action;
-use protocol::wire::{Answer, Change, Operation, ProxyInfo, PushHint, Refusal};
+use protocol::wire::{Answer, ArchivesMet, Change, Operation, ProxyInfo, PushHint, Refusal};
 
 /// Rows in one message: with paths of the longest kind still below its bound.
 const ROWS_PER_MESSAGE: usize = 200;
@@ -89,10 +89,9 @@ fn work_out(granted: &Granted, question: Operation, give: impl Fn(Answer) -> boo
         }
         Operation::HintPush(app) => {
             granted.allow(Action::Push, Some(&app))?;
-            let has_releases = granted.allow(Action::Read, Some(&app)).is_ok()
-                && granted.store()?.records().latest(&app).is_some();
+            let archives = archives_met(&*granted.store()?, &app, granted.shared.improves);
             let link = granted.shared.links.last(&owner(&granted.grant));
-            give(Answer::PushHint(PushHint { link, has_releases }));
+            give(Answer::PushHint(PushHint { link, archives }));
         }
         Operation::Applications => {
             granted.allow(Action::Read, None)?;
@@ -196,6 +195,16 @@ fn compare(
         give(Answer::Changes(rows));
     }
     Ok(())
+}
+
+/// Returns how the archives of an application's latest release are stored.
+fn archives_met(store: &Store, app: &AppName, improves: bool) -> ArchivesMet {
+    match store.records().latest(app) {
+        None => ArchivesMet::Nothing,
+        Some(latest) if improves && store.packed_only(&latest.release).is_some() => ArchivesMet::Packed,
+        Some(latest) if improves && store.unpacked_only(&latest.release).is_some() => ArchivesMet::Unpacked,
+        Some(_) => ArchivesMet::Settled,
+    }
 }
 
 /// Delivers a release again and reports its progress.

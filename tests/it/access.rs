@@ -14,8 +14,8 @@ use ground::monitor::{Monitor, Silent};
 use ground::pattern::Pattern;
 use protocol::token::{Action, Grant};
 use protocol::wire::{
-    Answer, FromAgent, Grown, LinkSeen, ManifestForm, Open, Operation, PullReply, PullRequest, PushHint,
-    PushReply, Refusal, Request, pack_names, pack_short_names,
+    Answer, ArchivesMet, FromAgent, Grown, LinkSeen, ManifestForm, Open, Operation, PullReply, PullRequest,
+    PushHint, PushReply, Refusal, Request, pack_names, pack_short_names,
 };
 use serde_bytes::ByteArray;
 use whit::agent::push::{PushOptions, push};
@@ -55,7 +55,10 @@ async fn what_a_push_measured_is_told_to_the_same_user_alone() {
             ManifestForm::Short(pack_short_names(scan.segments.iter().map(NodeRef::name))),
         );
         let mut talk = Talk::begin(&ada, &Operation::Push(open)).await;
-        assert_eq!(hint(&ada, "web").await.expect("answered"), PushHint { link: None, has_releases: false });
+        assert_eq!(
+            hint(&ada, "web").await.expect("answered"),
+            PushHint { link: None, archives: ArchivesMet::Nothing }
+        );
         let seen = LinkSeen { rate: 625, round_trip: 100_000 };
         talk.say(FromAgent::LinkSeen(seen)).await;
         talk.say(FromAgent::Segments(raw_segments(&parts(&scan)))).await;
@@ -63,9 +66,12 @@ async fn what_a_push_measured_is_told_to_the_same_user_alone() {
         talk.say(FromAgent::Chunks(raw(&chunks))).await;
         talk.say(FromAgent::Commit).await;
         talk.outcome().await.expect("committed");
-        let known = PushHint { link: Some(seen), has_releases: true };
+        let known = PushHint { link: Some(seen), archives: ArchivesMet::Settled };
         assert_eq!(hint(&ada, "web").await.expect("answered"), known);
-        assert_eq!(hint(&eve, "mine").await.expect("answered"), PushHint { link: None, has_releases: false });
+        assert_eq!(
+            hint(&eve, "mine").await.expect("answered"),
+            PushHint { link: None, archives: ArchivesMet::Nothing }
+        );
         let refused = hint(&eve, "web").await.expect_err("not hers");
         assert_eq!(refused.fault(), Fault::Denied);
     })

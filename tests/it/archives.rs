@@ -139,25 +139,26 @@ async fn archives_come_out_bit_for_bit_and_a_second_build_sends_little() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn packages_in_xz_and_zstd_come_out_bit_for_bit_and_a_second_build_sends_little() {
+async fn packages_in_xz_and_zstd_come_out_bit_for_bit_and_a_third_build_sends_little() {
     within(async {
         let world = World::start();
         let state = Some(world.path("state"));
         let (source, copy) = (world.path("tree"), world.path("copy"));
-        for build in 0..2 {
+        for build in 0..3 {
             packages(&source, build);
             let to_web =
                 PushOptions { state: state.clone(), destinations: vec![web()], ..unpacking("app", &source) };
             let receipt = world.push_with(&to_web).await;
-            assert_eq!(receipt.archives.files, 3, "{receipt:?}");
-            if build > 0 {
+            // The first time they cross as they are, which takes fewer bytes. This proxy unpacks nothing by itself.
+            assert_eq!(receipt.archives.files, if build == 0 { 0 } else { 3 }, "{receipt:?}");
+            if build > 1 {
                 assert_little(&receipt);
             }
             assert_same(&source, &world.path("web/current"));
             world.pull("app", &copy).await.expect("pulled");
             assert_same(&source, &copy);
         }
-        packages(&source, 2);
+        packages(&source, 3);
         let as_they_are = world.push_with(&raw(unpacking("raw", &source))).await;
         assert!(as_they_are.bytes.sent > 200_000, "{as_they_are:?}");
     })

@@ -10,12 +10,14 @@ use format::recipe::{ChunkRef, Recipe};
 use format::record::{Cost, Record};
 use format::release_manifests::ReleaseManifests;
 use ground::ids::ReleaseId;
+use recode::codec::{Check, Method, Xz};
 use whit::agent::Effort;
 use whit::agent::pull::PullOptions;
 use whit::agent::push::PushOptions;
 use whit::store::{ArchivesStored, Pass, Store};
 
 use crate::archives::zip;
+use crate::codec::pack;
 use crate::trees::{assert_same, noise, text, write};
 use crate::world::{World, pull_with, push_options, within};
 
@@ -211,6 +213,33 @@ async fn what_crossed_unpacked_is_packed_for_those_who_pull_it_and_comes_unpacke
         assert!(changed[1] < changed[0] / 2 && changed[1] < 60_000, "{changed:?}");
         world.stop().await;
         assert!(whit::store::verify_releases(&world.store()).expect("verified").is_empty());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_push_that_spares_bytes_sends_more_than_one_that_leaves_archives_as_they_are() {
+    within(async {
+        let late = || {
+            World::start_with(|options| options.maintenance.improve_after = Some(Duration::from_secs(3600)))
+        };
+        // Of what crosses as it is, one proxy never hears otherwise, one has unpacked nothing as yet, one improves at once.
+        let (as_it_is, late, soon) = (late(), late(), start());
+        let source = as_it_is.path("tree");
+        let mut sent = Vec::new();
+        for build in 0..3 {
+            tree(&source, build);
+            let plain = [text(1, 900_000), text(10 + build, 2_000), text(2, 900_000)].concat();
+            write(&source, "data.xz", pack(&plain, Method::Xz(Xz::threaded(6, Check::Crc64))));
+            let left = as_it_is.push_with(&raw("app", &source)).await.bytes.sent;
+            let spared = late.push_with(&unpacking("app", &source)).await.bytes.sent;
+            let improved = soon.push_with(&unpacking("app", &source)).await;
+            wait_for_manifests(&soon, improved.release, 2).await;
+            assert!(spared.max(improved.bytes.sent) <= left * 101 / 100, "{left} {spared} {improved:?}");
+            sent.push(improved.bytes.sent);
+        }
+        // Once all is unpacked, what changed inside crosses.
+        assert!(sent[1].max(sent[2]) < 60_000, "{sent:?}");
     })
     .await;
 }

@@ -36,13 +36,14 @@ pub use writer::write;
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use block::{Block, Decoder};
 use footer::Footer;
 
 use disk::files::{self, OnPath};
-use format::manifest::{NodeRef, Root, SegmentIndex};
+use format::manifest::{Item, NodeRef, Root, SegmentIndex, decode_segment};
+use format::recipe::Recipe;
 use ground::faults::{Fault, faulty};
 use ground::ids::{AppName, ChunkId, ReleaseId};
 use ground::poison::Unpoisoned as _;
@@ -131,6 +132,8 @@ pub struct Memory {
     stat_blocks: Vec<Block>,
     /// The block that a segment was last read from.
     last: Mutex<Decoder>,
+    /// Whether an archive is as it is; looked for once.
+    has_archives_packed: OnceLock<bool>,
 }
 
 impl Memory {
@@ -163,6 +166,7 @@ impl Memory {
             segment_blocks,
             stat_blocks,
             last,
+            has_archives_packed: OnceLock::new(),
         })
     }
 
@@ -214,6 +218,18 @@ impl Memory {
         let begin: usize = before.iter().map(|segment| segment.bytes as usize).sum();
         let segment = bytes.get(begin..begin + node.bytes as usize).ok_or_else(damaged)?;
         if ChunkId::of(segment) == node.id { Ok(segment) } else { Err(damaged()) }
+    }
+
+    /// Returns whether an archive of the release was left as it is. Time: once, that of decoding the segments up to it.
+    pub fn has_archives_packed(&self) -> bool {
+        *self.has_archives_packed.get_or_init(|| {
+            let mut decoder = Decoder::default();
+            let mut items = SegmentIndex::range(0..self.segments.len()).flat_map(|index| {
+                let segment = self.decode_segment(index, &mut decoder).ok();
+                segment.and_then(|bytes| decode_segment(bytes).ok()).unwrap_or_default()
+            });
+            items.any(|item| matches!(item, Item::File { recipe: Recipe::Packed, .. }))
+        })
     }
 
     /// Recalls the files of the release, for a scan of `source`.

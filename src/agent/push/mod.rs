@@ -36,6 +36,8 @@ use crate::net::link_estimate::{LOCAL_TRIP, Link};
 use ground::faults::{Fault, Faulty};
 use ground::monitor::Monitor;
 
+/// The least wait for the proxy's hint, once an archive needs it.
+const HINT_PATIENCE: Duration = Duration::from_millis(500);
 /// An input that is read within this time, or within two round trips, is announced when all of it is known.
 const READING_SHORT: Duration = Duration::from_millis(20);
 
@@ -71,8 +73,8 @@ async fn run(
     protocol::check_labels(&options.labels)?;
     let begun = Instant::now();
     let hint = Arc::new(Hint::default());
-    let pace = pace(session, options, &hint).await?;
-    let mut asks = pace.waits_for_hint();
+    let (pace, asks_at_once) = pace(session, options, &hint).await?;
+    let mut asks = true;
     let push = &Push { session, options, stored, pace: &pace, monitor, begun };
     let mut assumptions = Assumptions::of(options);
     let mut source: Option<Source> = None;
@@ -92,13 +94,20 @@ async fn run(
             source = Some(next);
             attempt(push, assumptions, &mut source, &stored).await
         };
-        let asked = async {
+        // While the input is read.
+        let asking = async {
             if std::mem::take(&mut asks) {
+                if !asks_at_once {
+                    hint.wanted().await;
+                }
                 session.ask_hint(&options.app, &hint).await;
             }
+            std::future::pending().await
         };
-        // While the input is read.
-        let (attempted, ()) = tokio::join!(attempted, asked);
+        let attempted = tokio::select! {
+            attempted = attempted => attempted,
+            never = asking => never,
+        };
         let error = match attempted {
             Ok(receipt) => {
                 for dropped in &receipt.dropped {
@@ -143,9 +152,11 @@ async fn run(
     }
 }
 
-/// Returns the pace of a push: over the link as the user says it is, as it was remembered, or as the proxy will say in its hint.
-async fn pace(session: &Session, options: &PushOptions, hint: &Arc<Hint>) -> Result<Pace> {
+/// Returns the pace of a push: over the link as the user says it is, as it was remembered, or as the proxy will say in its hint; and
+/// whether that is asked for at once.
+async fn pace(session: &Session, options: &PushOptions, hint: &Arc<Hint>) -> Result<(Pace, bool)> {
     let trip = session.first_trip();
+    let mut asks = false;
     let link = if let Some(rate) = options.link_rate.or(options.upload_rate_max) {
         Link::told(rate, trip)
     } else {
@@ -153,15 +164,11 @@ async fn pace(session: &Session, options: &PushOptions, hint: &Arc<Hint>) -> Res
         let recall = move || state.and_then(|state| recall_link(&state, &url));
         let remembered = blocking::start(recall).await?.filter(|remembered| remembered.is_of(trip));
         let is_distant = trip >= LOCAL_TRIP && !session.is_loopback();
-        let asks = remembered.is_none() && is_distant && options.effort == Effort::Auto && !options.raw;
-        let link = session.link(remembered, Arc::clone(hint));
-        if asks {
-            let pace = Pace::new(options.effort, link, options.threads);
-            return Ok(pace.hinted(Arc::clone(hint), trip * 3));
-        }
-        link
+        asks = remembered.is_none() && is_distant && options.effort == Effort::Auto && !options.raw;
+        session.link(remembered, Arc::clone(hint))
     };
-    Ok(Pace::new(options.effort, link, options.threads))
+    let pace = Pace::new(options.effort, link, options.threads);
+    Ok((pace.hinted(Arc::clone(hint), HINT_PATIENCE.max(trip * 3)), asks))
 }
 
 /// Forgets what is remembered of packed streams, which may be wrong.

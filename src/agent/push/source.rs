@@ -10,7 +10,7 @@ use super::options::PushOptions;
 use crate::agent::Result;
 use crate::agent::chunk_cache::ChunkCache;
 use crate::agent::memory::{Key, Memory, RememberedStreams, Use};
-use crate::agent::pace::{History, Pace};
+use crate::agent::pace::Pace;
 use crate::agent::scan::{self, Archives, Dropped, EndedSegment, Scan, Seen, Spool, Unpacked};
 use crate::net::blocking::{self, Running};
 use format::chunking::Profile;
@@ -137,8 +137,8 @@ impl Source {
             (options.clone(), pace.clone(), Arc::clone(monitor), memory.clone());
         let mut scan = blocking::start(move || {
             let folder = options.state.clone().filter(|state| disk::files::create_folder(state).is_ok());
-            let history = if its_memory.is_some() { History::Pushed } else { History::Unknown };
-            let mut archives = Archives::new(folder.unwrap_or_else(std::env::temp_dir)).paced(pace, history);
+            let archives = Archives::new(folder.unwrap_or_else(std::env::temp_dir));
+            let mut archives = archives.paced(pace, its_memory.clone());
             if let Some(streams) = &streams {
                 archives = archives.knowing(Arc::<RememberedStreams>::clone(streams));
             }

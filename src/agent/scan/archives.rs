@@ -1,15 +1,16 @@
 //! Where archives are unpacked in one scan, by which choice, and with which room.
 
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::agent::memory::StreamMemory;
-use crate::agent::pace::{History, Pace};
+use crate::agent::memory::{Memory, StreamMemory};
+use crate::agent::pace::{History, Pace, Packing};
 use disk::files::{self, OnPath};
 use ground::limits::ROOM_RESERVE_BYTES;
-use recode::archive::Planner;
+use recode::archive::{self, Planner};
 use recode::codec::Permits;
 
 /// 16 GiB: streams of one scan.
@@ -24,7 +25,7 @@ pub struct Archives {
     /// Set once an archive stayed as it is for lack of room.
     lacked_room: AtomicBool,
     turns: Arc<Permits>,
-    pace: Option<(Pace, History)>,
+    pace: Option<(Pace, Option<Arc<Memory>>)>,
     stopping: Arc<AtomicBool>,
     memory: Option<Arc<dyn StreamMemory>>,
 }
@@ -55,10 +56,10 @@ impl Archives {
         }
     }
 
-    /// Unpacks only archives for which the pace says so.
+    /// Unpacks only archives for which the pace says so, after the push that is remembered.
     #[must_use]
-    pub fn paced(self, pace: Pace, history: History) -> Self {
-        Self { pace: Some((pace, history)), ..self }
+    pub fn paced(self, pace: Pace, memory: Option<Arc<Memory>>) -> Self {
+        Self { pace: Some((pace, memory)), ..self }
     }
 
     /// Leaves what is not unpacked yet as it is once `stopping` is set.
@@ -74,8 +75,17 @@ impl Archives {
     }
 
     /// Returns whether an archive of `size` bytes is unpacked.
-    pub(super) fn unpacks(&self, size: u64) -> bool {
-        self.pace.as_ref().is_none_or(|(pace, history)| pace.unpacks(size, *history))
+    pub(super) fn unpacks(&self, file: &File, size: u64) -> bool {
+        let Some((pace, memory)) = &self.pace else { return true };
+        let history = match memory {
+            None => History::Unknown,
+            Some(memory) if memory.has_archives_packed() => History::Packed,
+            Some(_) => History::Unpacked,
+        };
+        let mut first = [0; 8];
+        // Where it cannot be read, whoever reads it next reports that.
+        let is_tight = file.read_exact_at(&mut first, 0).is_ok() && archive::is_tight(&first);
+        pace.unpacks(size, if is_tight { Packing::Tight } else { Packing::Loose }, history)
     }
 
     /// Creates a planner that uses up to `threads` threads.

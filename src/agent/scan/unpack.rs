@@ -103,7 +103,7 @@ impl<'a> Unpacker<'a> {
         profile: Profile,
         buffer: &mut Vec<u8>,
     ) -> files::Result<Option<(UnpackedArchive, Vec<ChunkRef>)>> {
-        if !self.archives.unpacks(size) {
+        if !self.archives.unpacks(file, size) {
             return Ok(None);
         }
         if size <= MEMORY_BYTES_MAX {

@@ -28,8 +28,8 @@ pub use operation::Operation;
 pub use parcel::{Basis, BlockSums, Cut, Parcel, ParcelError, RecordAnswer, RecordQuery, Section, Span};
 pub use possession::{Challenge, Possession};
 pub use query::{
-    Answer, ArchiveStatistics, Change, ChangeKind, LogEntry, MethodStatistics, Moved, Primed, ProxyInfo,
-    PushHint, SizeClass, Statistics, UserStatistics,
+    Answer, ArchiveStatistics, ArchivesMet, Change, ChangeKind, LogEntry, MethodStatistics, Moved, Primed,
+    ProxyInfo, PushHint, SizeClass, Statistics, UserStatistics,
 };
 pub use sketches::Sketches;
 
@@ -43,7 +43,7 @@ use ground::faults::{Fault, Faulty, faulty};
 use ground::ids::{ActionName, AppName, ChunkId, DestinationName, Label, ReleaseId};
 
 /// The version of these messages; ALPN `whit/1` agrees on the framing, this on the content.
-pub const VERSION: u16 = 9;
+pub const VERSION: u16 = 10;
 
 /// The first message of every stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

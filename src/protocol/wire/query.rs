@@ -62,13 +62,26 @@ pub enum Answer {
     PushHint(PushHint),
 }
 
-/// What helps an agent without a memory to choose how to push.
+/// What helps an agent to choose how to push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PushHint {
     /// The link that the user's last push measured.
     pub link: Option<LinkSeen>,
-    /// True if the application has releases that the token may read.
-    pub has_releases: bool,
+    /// What the archives of a push meet.
+    pub archives: ArchivesMet,
+}
+
+/// How the archives of an application's latest release are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ArchivesMet {
+    /// There is no release.
+    Nothing,
+    /// As they are, until the proxy unpacks them in idle time.
+    Packed,
+    /// Unpacked, but for some that may be as they are until then.
+    Unpacked,
+    /// Unpacked where they can be, or as they are for good; or there are none.
+    Settled,
 }
 
 /// What was taken into the cache from a destination.

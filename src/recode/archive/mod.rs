@@ -32,7 +32,7 @@ pub use known::{KnownStream, KnownStreams, Named, StreamName};
 pub use limits::Limits;
 pub use parts::Parts;
 pub use plan::{DEPTH_MAX, Error, Piece, Plan};
-pub use planner::{LeftPacked, Planner, begins_archive};
+pub use planner::{LeftPacked, Planner, begins_archive, is_tight};
 pub use rebuilding::{rebuild, rebuild_copying};
 pub use scratch::{Memory, Scratch, Take};
 pub use unpacking::{Part, unpack};

@@ -388,6 +388,11 @@ pub fn begins_archive(bytes: &[u8]) -> bool {
     has_magic(bytes) || bytes.starts_with(b"\x1f\x8b\x08")
 }
 
+/// Returns whether these are the first 8 bytes of an xz or zstd stream, or of `ar`, as a Debian package, which mostly holds one.
+pub fn is_tight(bytes: &[u8]) -> bool {
+    Format::of(bytes).is_some() || bytes.starts_with(b"!<arch>\n")
+}
+
 /// Returns whether a nested archive begins here. Only the outermost may begin with something else.
 fn has_magic(bytes: &[u8]) -> bool {
     let magic = [&b"PK\x03\x04"[..], b"!<arch>\n", b"\x89PNG"];
