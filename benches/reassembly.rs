@@ -109,7 +109,7 @@ fn rebuild(criterion: &mut Criterion) {
     let (original, made) = (folder.path().join("original"), folder.path().join("made"));
     let plain = TreeOptions { sync: false, ..TreeOptions::default() };
     let earlier = Folder::open(&original).expect("opened");
-    let previous = Some(Previous { folder: &earlier, root: &root });
+    let previous = Some(Previous { folder: &earlier, root: &root, linkable: None });
     let write = |options: &TreeOptions<'_>| {
         write_tree(&root, &memory, &made, options, &Silent).expect("written");
     };

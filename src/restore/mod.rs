@@ -41,7 +41,7 @@ pub use release::{ReleaseEntries, ReleaseEntry, ReleaseFile, each_path};
 pub use source::{ChunkReader, ChunkSource, SharedSource, SourceError};
 pub use stream::write_file;
 pub use tar_writer::{StreamOptions, write_tar};
-pub use tree::{OutsideLinks, Previous, Reuse, TreeOptions, write_tree};
+pub use tree::{Linkable, OutsideLinks, Previous, Reuse, TreeOptions, write_tree};
 pub use walk::{Items, leaves, walk};
 pub use zip_writer::write_zip;
 

@@ -90,11 +90,11 @@ async fn a_mark_of_the_first_version_is_read() {
         world.pull("web", &target).await.expect("pulled");
         let path = world.path(".target.whit/pulled");
         let mut mark = fs::read(&path).expect("a mark");
-        // FORMAT 9: the beginning without its last element, the root (34 bytes).
+        // FORMAT 9: the beginning without its last elements, the root's id (34 bytes) and two times that are nil, and no root after it.
         let end = 16 + mark[12] as usize;
-        assert_eq!((mark[8], mark[13], mark[16]), (2, 0, 0x98));
-        mark.drain(end - 34..end);
-        (mark[8], mark[12], mark[16]) = (1, mark[12] - 34, 0x97);
+        assert_eq!((mark[8], mark[13], mark[16]), (3, 0, 0x9a));
+        mark.drain(end - 36..end + 4 + mark[end] as usize);
+        (mark[8], mark[12], mark[16]) = (1, mark[12] - 36, 0x97);
         mark.truncate(mark.len() - 32);
         mark.extend_from_slice(blake3::hash(&mark.clone()).as_bytes());
         fs::write(&path, mark).expect("written");
@@ -139,6 +139,74 @@ async fn a_directory_is_noted_as_read_and_what_is_new_comes_all_the_same() {
         world.push("web", &tree).await;
         assert!(!pull().await);
         assert_same(&tree, &target);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_update_links_what_is_unchanged_and_the_next_pull_finds_all_as_it_was_put() {
+    within(async {
+        let world = World::start();
+        let (tree, copy) = (world.path("tree"), world.path("copy"));
+        some_tree(&tree, 1);
+        write(&tree, "two", "names");
+        fs::hard_link(tree.join("two"), tree.join("twoo")).expect("linked");
+        world.push("app", &tree).await;
+        let pull = async || world.pull("app", &copy).await.expect("pulled");
+        pull().await;
+        let inode = |name: &str| fs::metadata(copy.join(name)).expect("it is there").ino();
+        for round in 0..3 {
+            let before = ["bin/server", "bin/tool", "README", "two"].map(inode);
+            change_byte(&tree.join("bin/server"), 300_000 + round);
+            let mode = if round == 1 { 0o600 } else { 0o644 };
+            fs::set_permissions(tree.join("README"), fs::Permissions::from_mode(mode)).expect("set");
+            world.push("app", &tree).await;
+            // So that the times of the first pull's files tell.
+            tokio::time::sleep(Duration::from_millis(40)).await;
+            let update = pull().await;
+            assert_eq!((update.fetched_chunks, update.set_aside.count), (1, 0));
+            let after = ["bin/server", "bin/tool", "README", "two"].map(inode);
+            let same = [0, 1, 2, 3].map(|file| before[file] == after[file]);
+            assert_eq!(same, [false, true, round == 0, false], "round {round}");
+            assert_same(&tree, &copy);
+            assert!(pull().await.unchanged);
+        }
+        // What somebody writes into a linked file is found.
+        change_byte(&copy.join("bin/tool"), 3);
+        let update = pull().await;
+        assert_eq!((update.unchanged, update.set_aside.some), (false, vec!["bin/tool".to_owned()]));
+        assert_same(&tree, &copy);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn content_that_a_disk_lost_unseen_is_fetched_again() {
+    within(async {
+        let world = World::start();
+        let (tree, copy) = (world.path("tree"), world.path("copy"));
+        some_tree(&tree, 1);
+        world.push("app", &tree).await;
+        let pull = async || world.pull("app", &copy).await.expect("pulled");
+        pull().await;
+        tokio::time::sleep(Duration::from_millis(40)).await;
+        let (file, mark) = (copy.join("bin/server"), world.path(".copy.whit/pulled"));
+        let modified = fs::metadata(&file).and_then(|file| file.modified()).expect("a file");
+        let set = |path: &Path, time| {
+            let file = fs::File::options().write(true).open(path).expect("a file");
+            file.set_modified(time).expect("set");
+        };
+        // Nothing shows that the first chunk has other bytes: its change is earlier than the last reading.
+        change_byte(&file, 10);
+        set(&file, modified);
+        set(&mark, SystemTime::now());
+        assert!(pull().await.unchanged);
+        // The changed file needs the chunk.
+        change_byte(&tree.join("bin/server"), 500_000);
+        world.push("app", &tree).await;
+        let update = pull().await;
+        assert_eq!(update.fetched_chunks, 1, "the damaged one, after the new one: {update:?}");
+        assert_same(&tree, &copy);
     })
     .await;
 }

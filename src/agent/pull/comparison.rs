@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Statx};
 use rustix::io::Errno;
 
-use super::mark::{Entries, FolderId, Placed, stat_of};
+use super::mark::{Entries, FolderId, Placed, order, stat_of};
 use crate::agent::Result;
 use crate::agent::memory::Stat;
 use disk::files::{self, Mount, OnPath};
@@ -50,16 +50,17 @@ impl Differences {
     }
 }
 
-/// Compares the directory at `place` with the mark `placed`. Without a mark, everything in it counts as added.
+/// Compares the directory at `place` with the mark `placed`. Without a mark, everything in it counts as added. A file that is also in
+/// the directory of the mark `next`, at the same path, counts as it was put: it stays there.
 ///
 /// # Errors
-/// The directory or the mark cannot be read.
-pub(super) fn compare(place: &Path, placed: Option<&Placed>) -> Result<Differences> {
+/// The directory or a mark cannot be read.
+pub(super) fn compare(place: &Path, placed: Option<&Placed>, next: Option<&Placed>) -> Result<Differences> {
     let folder = files::open_folder(CWD, place).on("open", place)?;
     let mount = Mount::of_open(&folder).on("examine", place)?;
-    let recorded = placed.map(|placed| Ok::<_, crate::agent::Error>((placed.entries()?, placed.read)));
-    let recorded = recorded.transpose()?;
-    let mut comparison = Comparison { place, mount, recorded, found: Differences::default() };
+    let recorded = placed.map(|placed| Ok::<_, crate::agent::Error>((placed.entries()?, placed)));
+    let (recorded, next) = (recorded.transpose()?, next.map(Placed::entries).transpose()?);
+    let mut comparison = Comparison { place, mount, recorded, next, found: Differences::default() };
     comparison.walk(folder)?;
     Ok(comparison.found)
 }
@@ -76,8 +77,10 @@ pub(super) fn folder_id(place: &Path) -> Result<FolderId> {
 struct Comparison<'a> {
     place: &'a Path,
     mount: Mount,
-    /// What the last pull put there, and when it was last read.
-    recorded: Option<(Entries, i64)>,
+    /// What the last pull put there, and the mark that says so.
+    recorded: Option<(Entries, &'a Placed)>,
+    /// What is in the next directory.
+    next: Option<Entries>,
     found: Differences,
 }
 
@@ -156,7 +159,7 @@ impl Comparison<'_> {
                 Ok(below) => Ok(Some((below, !is_ours))),
                 Err(Errno::NOENT) => Ok(None),
                 // It was put there closed, and nobody has opened it since.
-                Err(Errno::ACCESS) if recorded.is_some_and(|(_, stat)| is_same(&stat, found)) => Ok(None),
+                Err(Errno::ACCESS) if recorded.is_some_and(|(_, put)| self.is_same(&put, found)) => Ok(None),
                 Err(Errno::ACCESS) if !is_ours => Ok(None),
                 Err(error) => Err(error).on("open", &self.at(path))?,
             };
@@ -222,13 +225,20 @@ impl Comparison<'_> {
         (item, stat): (&Item, &Stat),
         found: &Statx,
     ) -> Result<bool> {
-        let (Item::File { size, recipe, .. }, Some((entries, read))) = (item, &mut self.recorded) else {
+        let (Item::File { path, size, recipe, .. }, Some((entries, placed))) = (item, &mut self.recorded)
+        else {
             return Ok(false);
         };
+        if let Some(next) = &mut self.next {
+            let there = next.at(path.as_bytes())?;
+            if there.is_some_and(|(_, next)| next.inode == found.stx_ino) {
+                return Ok(true);
+            }
+        }
         if found.stx_size != *size {
             return Ok(false);
         }
-        if is_same(stat, found) && stat.is_settled(*read) {
+        if placed.is_same(stat, &stat_of(found)) && placed.is_settled(stat) {
             return Ok(true);
         }
         self.found.read += 1;
@@ -262,8 +272,8 @@ impl Comparison<'_> {
         (target, stat): (&EntryPath, &Stat),
         found: &Statx,
     ) -> bool {
-        let is_settled = self.recorded.as_ref().is_some_and(|(_, read)| stat.is_settled(*read));
-        if is_same(stat, found) && is_settled {
+        let is_settled = self.recorded.as_ref().is_some_and(|(_, placed)| placed.is_settled(stat));
+        if self.is_same(stat, found) && is_settled {
             return true;
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -284,6 +294,10 @@ impl Comparison<'_> {
         first.is_some() && first == hash(&mut other)
     }
 
+    fn is_same(&self, put: &Stat, found: &Statx) -> bool {
+        self.recorded.as_ref().is_some_and(|(_, placed)| placed.is_same(put, &stat_of(found)))
+    }
+
     fn at(&self, path: &[u8]) -> PathBuf {
         self.place.join(OsStr::from_bytes(path))
     }
@@ -297,18 +311,8 @@ fn path_of(item: &Item) -> &[u8] {
     item.path().map_or(&[], EntryPath::as_bytes)
 }
 
-/// Returns the order of a manifest: component by component.
-fn order(one: &[u8], other: &[u8]) -> Ordering {
-    one.split(|byte| *byte == b'/').cmp(other.split(|byte| *byte == b'/'))
-}
-
 fn relative(path: &[u8]) -> PathBuf {
     OsStr::from_bytes(path).into()
-}
-
-/// Returns whether an entry looks as it did, its device aside: devices get other numbers when a machine starts.
-fn is_same(put: &Stat, found: &Statx) -> bool {
-    Stat { device: 0, ..*put } == Stat { device: 0, ..stat_of(found) }
 }
 
 fn is_mode(found: &Statx, mode: u16) -> bool {

@@ -94,10 +94,6 @@ impl<'a> PullView<'a> {
 
 impl ContentView for PullView<'_> {
     fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Refusal> {
-        if let Some(bytes) = self.present.segment_bytes(chunk) {
-            out.extend_from_slice(bytes);
-            return Ok(());
-        }
         let read = self.reader.read(chunk, out).map_err(|error| match error {
             // It was there when the directory was scanned.
             SourceError::Unknown(_) => Error::DirectoryChanged,

@@ -114,7 +114,7 @@ impl Fetch {
             matches!(&next, Some(PullReply::Release { record, .. }) if options.holds == Some(record.release));
         let nothing = DirectoryChunks::default();
         let chunks = if is_held { &nothing } else { present.chunks() };
-        if !is_held && have.is_some() && chunks.root() != have {
+        if !is_held && have.is_some() && chunks.root().map(Root::id) != have {
             // It has changed since it was compared.
             return Err(protocol::Error::Mismatch.into());
         }

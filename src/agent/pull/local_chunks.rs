@@ -1,17 +1,20 @@
 //! The chunks that a pull need not fetch: those of the directory, and those fetched before.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+use super::mark::Placed;
 use crate::agent::lazy_store::LazyStore;
 use crate::agent::scan::{self, Holder, Scan};
 use crate::restore::{ChunkReader, ChunkSource, SourceError};
 use crate::store::{Store, StoreReader};
-use format::manifest::{NodeRef, Root, SegmentIndex, SegmentName};
+use format::manifest::{Item, NodeRef, Root, SegmentIndex, SegmentName, decode_segment};
 use format::recipe::ChunkRef;
 use ground::ids::{ChunkId, ReleaseId, ShortId};
 use ground::monitor::Monitor;
@@ -26,6 +29,8 @@ pub struct DirectoryChunks {
     /// By short id; one of two that share it.
     chunks: HashMap<ShortId, PresentChunk>,
     segments: HashMap<SegmentName, (NodeRef, Vec<u8>)>,
+    /// The nodes between the segments and the root.
+    nodes: HashMap<ChunkId, Vec<u8>>,
     /// The root of the directory's manifest, and its segments in order.
     root: Option<(Root, Vec<NodeRef>)>,
 }
@@ -44,24 +49,72 @@ impl DirectoryChunks {
     /// # Errors
     /// The scan's temporary file cannot be read.
     pub fn of(scan: &Scan) -> Result<Self, scan::Error> {
-        let root = Some((scan.root.clone(), scan.segments.clone()));
-        let mut present = Self { root, ..Self::default() };
+        let mut present = Self::default();
         for (index, node) in SegmentIndex::enumerate(&scan.segments) {
             for located in scan.spool.chunks(index)? {
-                let file = (Arc::clone(&located.path), located.holder.clone());
-                if present.files.last().is_none_or(|last| *last != file) {
-                    present.files.push(file);
-                }
-                if present.chunks.len() < CHUNKS_MAX {
-                    let file = u32::try_from(present.files.len() - 1).unwrap_or(u32::MAX);
-                    let (chunk, offset) = (located.chunk, located.offset);
-                    let short = ShortId::from(chunk.id);
-                    present.chunks.entry(short).or_insert(PresentChunk { chunk, file, offset });
-                }
+                present.push(&located.path, &located.holder, located.offset, located.chunk);
             }
             present.segments.insert(node.name(), (*node, scan.spool.segment(index)?));
         }
+        present.end(scan.root.clone(), scan.segments.clone());
         Ok(present)
+    }
+
+    /// Takes the chunks and segments that a mark says to be in the directory at `place`, which is as the mark says. Reads no file of
+    /// it. Returns none where the mark does not say, as archives were put there whose chunks are of what they hold.
+    ///
+    /// # Errors
+    /// The mark cannot be read.
+    pub(super) fn of_mark(placed: &Placed, place: &Path) -> Result<Option<Self>, crate::agent::Error> {
+        let Some(root) = &placed.root else { return Ok(None) };
+        let (mut present, mut nodes) = (Self::default(), Vec::new());
+        let (mut path, mut offset) = (Arc::from(place), 0);
+        for part in placed.parts()? {
+            let (segment, _) = part?;
+            for item in decode_segment(&segment)? {
+                match item {
+                    Item::File { recipe, .. } if recipe.container().is_some() => return Ok(None),
+                    Item::File { path: entry, .. } => {
+                        path = place.join(OsStr::from_bytes(entry.as_bytes())).into();
+                        offset = 0;
+                    }
+                    Item::Chunk(chunk) => {
+                        present.push(&path, &Holder::File, offset, chunk);
+                        offset += u64::from(chunk.bytes);
+                    }
+                    _ => {}
+                }
+            }
+            let node = NodeRef {
+                id: ChunkId::of(&segment),
+                bytes: u32::try_from(segment.len()).unwrap_or(u32::MAX),
+            };
+            nodes.push(node);
+            present.segments.insert(node.name(), (node, segment));
+        }
+        present.end(root.clone(), nodes);
+        Ok(present.root.is_some().then_some(present))
+    }
+
+    /// Adds a chunk of a file.
+    fn push(&mut self, path: &Arc<Path>, holder: &Holder, offset: u64, chunk: ChunkRef) {
+        if self.files.last().is_none_or(|(last, held)| !Arc::ptr_eq(last, path) || held != holder) {
+            self.files.push((Arc::clone(path), holder.clone()));
+        }
+        if self.chunks.len() < CHUNKS_MAX {
+            let file = u32::try_from(self.files.len() - 1).unwrap_or(u32::MAX);
+            let short = ShortId::from(chunk.id);
+            self.chunks.entry(short).or_insert(PresentChunk { chunk, file, offset });
+        }
+    }
+
+    /// Adds the root and the nodes below it, unless it is not the one above these segments.
+    fn end(&mut self, root: Root, segments: Vec<NodeRef>) {
+        let mut nodes = HashMap::new();
+        let rebuilt = root.over(segments.clone(), |node| drop(nodes.insert(node.node.id, node.bytes)));
+        if rebuilt.is_ok_and(|rebuilt| rebuilt == root) {
+            (self.nodes, self.root) = (nodes, Some((root, segments)));
+        }
     }
 
     /// Takes what a scan found; nothing where it failed, which only costs bytes.
@@ -93,8 +146,8 @@ impl DirectoryChunks {
     }
 
     /// Returns the root of the directory's manifest.
-    pub fn root(&self) -> Option<ChunkId> {
-        self.root.as_ref().map(|(root, _)| root.id())
+    pub fn root(&self) -> Option<&Root> {
+        self.root.as_ref().map(|(root, _)| root)
     }
 
     /// Returns its segments, in order; none where there is no release.
@@ -102,10 +155,10 @@ impl DirectoryChunks {
         self.root.as_ref().map_or(&[], |(_, segments)| segments)
     }
 
-    /// Returns the bytes of a segment, if the directory's manifest has it.
-    pub fn segment_bytes(&self, segment: &ChunkRef) -> Option<&[u8]> {
-        let (node, bytes) = self.segment(segment.id.into())?;
-        (node.id == segment.id).then_some(bytes)
+    /// Returns the bytes of a segment or node, if the directory's manifest has it.
+    pub fn part_bytes(&self, part: &ChunkRef) -> Option<&[u8]> {
+        let segment = self.segment(part.id.into()).filter(|(node, _)| node.id == part.id);
+        segment.map(|(_, bytes)| bytes).or_else(|| self.nodes.get(&part.id)).map(Vec::as_slice)
     }
 }
 
@@ -136,7 +189,7 @@ impl Present {
 
 impl From<DirectoryChunks> for Present {
     fn from(chunks: DirectoryChunks) -> Self {
-        let root = chunks.root();
+        let root = chunks.root().map(Root::id);
         Self { root, read: Box::new(DirectoryChunks::default), chunks: chunks.into() }
     }
 }
@@ -173,6 +226,10 @@ pub(super) struct LocalReader<'a> {
 
 impl ChunkReader for LocalReader<'_> {
     fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), SourceError> {
+        if let Some(bytes) = self.present.part_bytes(chunk) {
+            out.extend_from_slice(bytes);
+            return Ok(());
+        }
         let begin = out.len();
         if self.read_present(chunk, out).is_some() {
             return Ok(());

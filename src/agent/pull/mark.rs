@@ -3,35 +3,36 @@
 //! It identifies the directory itself (by inode and time of birth), and lists the release's entries with the stat of each
 //! when it was written. From it the next pull knows which entries are not whit's. A damaged mark counts as none.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
-use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{AtFlags, CWD, Statx, StatxFlags};
+use rustix::fs::{Statx, StatxFlags};
 use serde::{Deserialize, Serialize};
-use serde_bytes::{ByteBuf, Bytes};
+use serde_bytes::ByteBuf;
 
 use crate::agent::Result;
 use crate::agent::memory::{STAT_BYTES, Stat};
-use disk::crash_points;
 use disk::files::{self, OnPath};
-use format::manifest::{EntryPath, Item, decode_segment};
+use format::manifest::{Item, Root, decode_segment};
 use format::recipe::ChunkRef;
 use ground::ids::{ChunkId, ReleaseId};
 
-const MAGIC: &[u8; 8] = b"whitpull";
-const VERSION: u32 = 2;
-/// The version without a root.
-const VERSION_ROOTLESS: u32 = 1;
+pub(super) const MAGIC: &[u8; 8] = b"whitpull";
+pub(super) const VERSION: u32 = 3;
+/// The versions without a root's bytes.
+const VERSIONS_ROOTLESS: [u32; 2] = [1, 2];
 /// A segment and its stats, or the beginning: both are far below.
 const PART_BYTES_MAX: usize = 1024 * 1024;
 const CHECK_BYTES: usize = 32;
+/// 2 s in nanoseconds: the coarsest times that a file system in use keeps (FAT).
+const SETTLED_COARSE: i64 = 2_000_000_000;
+/// 20 ms: where times are finer than a millisecond, two ticks of the slowest kernel clock, which has 100 each second.
+const SETTLED_FINE: i64 = 20_000_000;
 /// A week in nanoseconds: how often a proxy reads everything, too.
 const BELIEVED_FOR: i64 = 7 * 24 * 3600 * 1_000_000_000;
 
@@ -98,6 +99,12 @@ pub(super) struct Beginning {
     /// The root of the manifest that was pulled; none in the first version.
     #[serde(default)]
     pub root: Option<ChunkId>,
+    /// Since when files that the pull linked were not read; none where all was written.
+    #[serde(default)]
+    pub believed_since: Option<i64>,
+    /// When whit had removed the last of the earlier names of the files that it linked: each removal is a change of the file.
+    #[serde(default)]
+    pub relinked_until: Option<i64>,
 }
 
 /// The state of a directory's mark.
@@ -108,14 +115,16 @@ pub(super) enum Mark {
     /// An older whit's, which names the release alone.
     Earlier(ReleaseId),
     /// A whole mark.
-    Whole(Placed),
+    Whole(Box<Placed>),
 }
 
 /// A mark that was checked.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Placed {
     /// Its beginning.
     pub beginning: Beginning,
+    /// The root of the manifest; none in earlier versions.
+    pub root: Option<Root>,
     /// When the directory was last written, or read and found as it says, in nanoseconds since 1970.
     pub read: i64,
     path: PathBuf,
@@ -141,7 +150,9 @@ impl Mark {
         }
         let mut parts = MarkReader { file: BufReader::with_capacity(256 * 1024, file) };
         match parts.check(length).and_then(|()| parts.beginning()) {
-            Ok(Some(beginning)) => Ok(Self::Whole(Placed { beginning, read, path: path.to_owned() })),
+            Ok(Some((beginning, root))) => {
+                Ok(Self::Whole(Placed { beginning, root, read, path: path.to_owned() }.into()))
+            }
             Ok(None) => Ok(Self::None),
             Err(error) => Err(error).on("read", path)?,
         }
@@ -149,10 +160,15 @@ impl Mark {
 }
 
 impl Placed {
+    /// Returns since when content of the directory was not read.
+    pub fn believed_since(&self) -> i64 {
+        self.beginning.believed_since.unwrap_or(self.read)
+    }
+
     /// Returns whether the directory was written or read within a week before `now`: until then a disk is believed that says
     /// that nothing has changed.
     pub fn was_read_lately(&self, now: i64) -> bool {
-        (0..BELIEVED_FOR).contains(&now.saturating_sub(self.read))
+        (0..BELIEVED_FOR).contains(&now.saturating_sub(self.believed_since()))
     }
 
     /// Returns whether the directory was written within a week before `now`, and not read since: what was written just before its
@@ -161,9 +177,27 @@ impl Placed {
         self.was_read_lately(now) && self.read <= self.beginning.began
     }
 
-    /// Notes that the directory was read from `began` on, and is as the mark says. If that fails, it is read once more.
+    /// Notes that the directory was read from `began` on, as far as its looks do not tell, and is as the mark says. If that fails, it
+    /// is read once more.
     pub fn note_read(&self, began: i64) {
         drop(File::options().write(true).open(&self.path).and_then(|file| set_read(&file, began)));
+    }
+
+    /// Returns whether an entry looks as it did when `put` was taken, its device aside: devices get other numbers when a machine
+    /// starts. Its names may have changed until whit had removed the earlier ones of the files that it linked, or it was read.
+    pub fn is_same(&self, put: &Stat, found: &Stat) -> bool {
+        let until = self.beginning.relinked_until.map_or(self.read, |until| until.max(self.read));
+        let changed =
+            if (put.changed..=until).contains(&found.changed) { put.changed } else { found.changed };
+        Stat { device: 0, ..*put } == Stat { device: 0, changed, ..*found }
+    }
+
+    /// Returns whether a file that looks as it did when `put` was taken has the content that it had then.
+    ///
+    /// A file that was written shortly before may be written again within the same tick of the file system's clock.
+    pub fn is_settled(&self, put: &Stat) -> bool {
+        let is_fine = put.modified % 1_000_000 != 0;
+        put.modified < self.read.saturating_sub(if is_fine { SETTLED_FINE } else { SETTLED_COARSE })
     }
 
     /// Returns the entries, from the first.
@@ -171,34 +205,65 @@ impl Placed {
     /// # Errors
     /// The mark cannot be read any more.
     pub fn entries(&self) -> Result<Entries> {
+        Ok(Entries { parts: self.parts()?, items: VecDeque::new() })
+    }
+
+    /// Returns the segments of the release's manifest in order, each with the stats of its entries.
+    ///
+    /// # Errors
+    /// The mark cannot be read any more.
+    pub fn parts(&self) -> Result<Parts> {
         let file = File::open(&self.path).on("open", &self.path)?;
-        let mut parts = MarkReader { file: BufReader::with_capacity(256 * 1024, file) };
-        parts.beginning().on("read", &self.path)?;
-        Ok(Entries { parts, path: self.path.clone(), items: VecDeque::new(), is_over: false })
+        let mut reader = MarkReader { file: BufReader::with_capacity(256 * 1024, file) };
+        reader.beginning().on("read", &self.path)?;
+        Ok(Parts { reader, path: self.path.clone(), is_over: false })
+    }
+}
+
+/// The segments of a mark in order, each with the stats of its entries.
+#[derive(Debug)]
+pub(super) struct Parts {
+    reader: MarkReader,
+    path: PathBuf,
+    /// True if all were read.
+    is_over: bool,
+}
+
+impl Parts {
+    fn read(&mut self) -> io::Result<Option<(Vec<u8>, Vec<u8>)>> {
+        let Some(part) = self.reader.next()? else { return Ok(None) };
+        let (segment, stats): (ByteBuf, ByteBuf) =
+            rmp_serde::from_slice(&part).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+        Ok(Some((segment.into_vec(), stats.into_vec())))
+    }
+}
+
+impl Iterator for Parts {
+    type Item = Result<(Vec<u8>, Vec<u8>)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.is_over {
+            return None;
+        }
+        let part = self.read();
+        self.is_over = !matches!(part, Ok(Some(_)));
+        part.on("read", &self.path).map_err(Into::into).transpose()
     }
 }
 
 /// The entries of a mark in the manifest's order, each with its looks, each file's chunks after it.
 #[derive(Debug)]
 pub(super) struct Entries {
-    parts: MarkReader,
-    path: PathBuf,
+    parts: Parts,
     items: VecDeque<(Item, Stat)>,
-    /// True if all parts were read.
-    is_over: bool,
 }
 
 impl Entries {
     /// Returns the next item without taking it; none at the end.
     pub fn peek(&mut self) -> Result<Option<&(Item, Stat)>> {
-        while self.items.is_empty() && !self.is_over {
-            let Some(part) = self.parts.next().on("read", &self.path)? else {
-                self.is_over = true;
-                break;
-            };
-            let (segment, stats): (ByteBuf, ByteBuf) = rmp_serde::from_slice(&part)
-                .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
-                .on("read", &self.path)?;
+        while self.items.is_empty() {
+            let Some(part) = self.parts.next() else { break };
+            let (segment, stats) = part?;
             let (stats, _) = stats.as_chunks::<STAT_BYTES>();
             let mut stats = stats.iter();
             for item in decode_segment(&segment)? {
@@ -223,84 +288,32 @@ impl Entries {
         self.next()?;
         Ok(Some(chunk))
     }
+
+    /// Passes all before `path`, as paths of an order are asked for; returns the entry there and its looks.
+    pub fn at(&mut self, path: &[u8]) -> Result<Option<(Item, Stat)>> {
+        loop {
+            let ordering = match self.peek()? {
+                None => return Ok(None),
+                Some((item, _)) => item.path().map_or(Ordering::Less, |at| order(at.as_bytes(), path)),
+            };
+            match ordering {
+                Ordering::Less => drop(self.next()?),
+                Ordering::Equal => return self.next(),
+                Ordering::Greater => return Ok(None),
+            }
+        }
+    }
 }
 
-/// Writes the mark of `tree`, which holds the release of these `segments`, durably, as `path`.
-///
-/// # Errors
-/// The disk, or a manifest that cannot be read any more.
-pub(super) fn write(
-    path: &Path,
-    beginning: &Beginning,
-    tree: &Path,
-    segments: impl IntoIterator<Item = Result<Vec<u8>>>,
-) -> Result<()> {
-    let (aside, file) = files::create_aside(path, 0o600)?;
-    let mut writer =
-        MarkWriter { file: BufWriter::with_capacity(256 * 1024, file), hasher: blake3::Hasher::new() };
-    crash_points::half_on(path, ".half", writer.file.get_ref(), MAGIC);
-    let written = writer.write(beginning, tree, segments, &aside).and_then(|()| {
-        let file = writer.file.into_inner().map_err(io::IntoInnerError::into_error).on("write", &aside)?;
-        set_read(&file, beginning.began).and_then(|()| file.sync_all()).on("sync", &aside)?;
-        crash_points::on(path, ".written");
-        Ok(files::rename(&aside, path)?)
-    });
-    written.inspect_err(|_| drop(std::fs::remove_file(&aside)))
+/// Returns the order of a manifest: component by component.
+pub(super) fn order(one: &[u8], other: &[u8]) -> Ordering {
+    one.split(|byte| *byte == b'/').cmp(other.split(|byte| *byte == b'/'))
 }
 
 /// A mark's time of modification is when the directory was last read.
-fn set_read(mark: &File, when: i64) -> io::Result<()> {
+pub(super) fn set_read(mark: &File, when: i64) -> io::Result<()> {
     let since = Duration::from_nanos(u64::try_from(when).unwrap_or_default());
     mark.set_modified(SystemTime::UNIX_EPOCH + since)
-}
-
-/// Returns how an entry of a tree looks that was just put there.
-fn stat_in(folder: &OwnedFd, tree: &Path, path: &EntryPath) -> Result<Stat> {
-    let found = files::examine(folder, path.as_bytes(), AtFlags::empty());
-    Ok(stat_of(&found.on("examine", &tree.join(OsStr::from_bytes(path.as_bytes())))?))
-}
-
-struct MarkWriter {
-    file: BufWriter<File>,
-    hasher: blake3::Hasher,
-}
-
-impl MarkWriter {
-    fn write(
-        &mut self,
-        beginning: &Beginning,
-        tree: &Path,
-        segments: impl IntoIterator<Item = Result<Vec<u8>>>,
-        aside: &Path,
-    ) -> Result<()> {
-        self.add(MAGIC).and_then(|()| self.add(&VERSION.to_le_bytes())).on("write", aside)?;
-        self.part(&rmp_serde::to_vec(beginning).expect("a Vec takes every write")).on("write", aside)?;
-        let folder = files::open_folder(CWD, tree).on("open", tree)?;
-        for segment in segments {
-            let (segment, mut stats) = (segment?, Vec::new());
-            for item in decode_segment(&segment)? {
-                if let Some(path) = item.path() {
-                    stats.extend(stat_in(&folder, tree, path)?.encode());
-                }
-            }
-            let part = (Bytes::new(&segment), Bytes::new(&stats));
-            self.part(&rmp_serde::to_vec(&part).expect("a Vec takes every write")).on("write", aside)?;
-        }
-        self.add(&0u32.to_le_bytes()).on("write", aside)?;
-        let check = self.hasher.finalize();
-        Ok(self.file.write_all(check.as_bytes()).on("write", aside)?)
-    }
-
-    fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.hasher.update(bytes);
-        self.file.write_all(bytes)
-    }
-
-    fn part(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let length = u32::try_from(bytes.len()).expect("a segment and its stats are small");
-        self.add(&length.to_le_bytes())?;
-        self.add(bytes)
-    }
 }
 
 /// Reads the parts of a mark.
@@ -324,19 +337,25 @@ impl MarkReader {
         Ok(())
     }
 
-    /// Reads the beginning; none where this is no mark.
-    fn beginning(&mut self) -> io::Result<Option<Beginning>> {
+    /// Reads the beginning and the root; none where this is no mark.
+    fn beginning(&mut self) -> io::Result<Option<(Beginning, Option<Root>)>> {
         let mut bytes = [0; 12];
         match self.file.read_exact(&mut bytes) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             result => result?,
         }
-        let is_version =
-            [VERSION, VERSION_ROOTLESS].map(u32::to_le_bytes).iter().any(|version| bytes[8..] == *version);
-        if bytes[..8] != *MAGIC || !is_version {
+        let version = u32::from_le_bytes(*bytes.last_chunk().expect("there are twelve"));
+        let is_rootless = VERSIONS_ROOTLESS.contains(&version);
+        if bytes[..8] != *MAGIC || !(version == VERSION || is_rootless) {
             return Ok(None);
         }
-        Ok(self.next()?.and_then(|part| rmp_serde::from_slice(&part).ok()))
+        let beginning = self.next()?.and_then(|part| rmp_serde::from_slice(&part).ok());
+        let Some(beginning) = beginning else { return Ok(None) };
+        if is_rootless {
+            return Ok(Some((beginning, None)));
+        }
+        let root = self.next()?.and_then(|part| Root::decode(&part).ok());
+        Ok(root.map(|root| (beginning, Some(root))))
     }
 
     /// Reads the next part; none at the end.

@@ -25,7 +25,8 @@ use rustix::fs::{CWD, RenameFlags};
 use serde::Serialize;
 
 use super::comparison::{compare, folder_id};
-use super::mark::{Mark, Placed};
+use super::mark::{Beginning, Mark, Placed};
+use super::mark_writer;
 use super::place::{Named, PlaceError};
 use crate::agent::{Error, Result};
 use disk::crash_points;
@@ -159,10 +160,8 @@ impl Staging {
     pub fn recover(&self, monitor: &dyn Monitor) -> Result<()> {
         self.remove_left();
         self.dispose(&self.tree(), monitor)?;
-        let next = match Mark::open(&self.next_mark_path())? {
-            Mark::Whole(next) => Some(next.beginning),
-            _ => None,
-        };
+        let whole = self.next_mark()?;
+        let next = whole.as_ref().map(|next| next.beginning);
         for name in [READY, OLD] {
             let place = self.folder.join(name);
             if !is_there(&place)? {
@@ -183,7 +182,7 @@ impl Staging {
         }
         match next {
             Some(next) if is_there(&self.target)? && next.folder.is(&folder_id(&self.target)?) => {
-                files::rename(&self.next_mark_path(), &self.mark_path())?;
+                self.take_next_mark()?;
             }
             _ => files::remove(&self.next_mark_path())?,
         }
@@ -233,16 +232,35 @@ impl Staging {
     fn put(&self, was: &Path, aside: SetAside, monitor: &dyn Monitor) -> Result<SetAside> {
         self.dispose(was, monitor)?;
         crash_points::point("pull.removed");
-        files::rename(&self.next_mark_path(), &self.mark_path())?;
+        self.take_next_mark()?;
         Ok(aside)
+    }
+
+    /// Reads the mark of the new tree, if there is a whole one.
+    fn next_mark(&self) -> Result<Option<Placed>> {
+        Ok(match Mark::open(&self.next_mark_path())? {
+            Mark::Whole(next) => Some(*next),
+            _ => None,
+        })
+    }
+
+    /// Makes the new tree's mark the directory's. The old tree is gone, and with it names of files that the new one has as well.
+    fn take_next_mark(&self) -> Result<()> {
+        let next = self.next_mark()?.filter(|next| next.beginning.relinked_until.is_some());
+        if let Some(next) = next {
+            let change = |now| Beginning { relinked_until: Some(now), ..next.beginning };
+            mark_writer::rewrite(&self.next_mark_path(), &next, next.read, change)?;
+        }
+        Ok(files::rename(&self.next_mark_path(), &self.mark_path())?)
     }
 
     /// Sets aside the entries of the old directory that differ from its mark, as the user changed them before the pull or
     /// while it was under way. Entries that no pull put there stay in it if they may be removed.
     fn sweep(&self, was: &Path, deletes: bool, monitor: &dyn Monitor) -> Result<SetAside> {
         let mark = self.mark()?;
-        let placed: Option<&Placed> = if let Mark::Whole(placed) = &mark { Some(placed) } else { None };
-        let found = compare(was, placed)?;
+        let placed: Option<&Placed> =
+            if let Mark::Whole(placed) = &mark { Some(placed.as_ref()) } else { None };
+        let found = compare(was, placed, self.next_mark()?.as_ref())?;
         if found.modes > 0 {
             let these = if found.modes == 1 {
                 "entry with a different mode gets"

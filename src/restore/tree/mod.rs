@@ -8,15 +8,18 @@
 //! it is complete, and is never reached through a symbolic link: the manifest's reader lets entries
 //! appear only below real directories. So nobody but the process's own user and the superuser can put a link in the way
 //! of a path below it. Times and owners are given to open files and directories, the owner last. The earlier copy is open
-//! to others: its files are opened beneath it, through no link, and hashed.
+//! to others: its files are opened beneath it, through no link, and hashed, or linked where it is given up and something else shows
+//! that they are unchanged.
 
 mod jobs;
+mod linker;
 mod planner;
 mod same;
 mod site;
 mod worker;
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
@@ -24,8 +27,10 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
+use rustix::fs::Statx;
 use serde::{Deserialize, Serialize};
 
+use self::linker::Linker;
 use self::planner::Planner;
 use self::same::SameFiles;
 use self::site::Site;
@@ -34,7 +39,7 @@ use super::free_space::{FreeSpace, can_reflink};
 use super::{ChunkSource, Error, Mapping};
 use disk::crash_points;
 use disk::files::{self, Folder, OnPath};
-use format::manifest::Root;
+use format::manifest::{EntryPath, Root};
 use ground::monitor::{Monitor, Phase};
 use ground::threads;
 
@@ -91,6 +96,16 @@ pub struct Previous<'a> {
     pub folder: &'a Folder,
     /// The release it was made from, readable from the same source.
     pub root: &'a Root,
+    /// Says which of its files may be linked into the new copy unread; none by default.
+    pub linkable: Option<&'a dyn Linkable>,
+}
+
+/// Says which files of an earlier copy may be linked into the new one without being read: the earlier copy is given up, and
+/// something else than their bytes shows that they are unchanged.
+pub trait Linkable: fmt::Debug {
+    /// Returns whether the file at `path`, which looks as `found` says, has the content that the earlier release says. Paths are
+    /// asked for in the manifest's order.
+    fn may_be_linked(&self, path: &EntryPath, found: &Statx) -> bool;
 }
 
 /// The way to reuse a file of an earlier copy.
@@ -169,11 +184,14 @@ pub fn write_tree(
     let above = options.above.or(opened.as_ref()).expect("one of them is there");
     // The open folder itself, whatever has its path by now.
     let open = format!("/proc/self/fd/{}", above.as_fd().as_raw_fd());
-    let shares = || options.reuse == Reuse::HardLink || can_reflink(Path::new(&open));
+    let links = options.reuse == Reuse::HardLink
+        || options.previous.is_some_and(|previous| previous.linkable.is_some());
+    let shares = || links || can_reflink(Path::new(&open));
     FreeSpace::at(above.path())?.check_tree(root, source, same.bytes(), &|file| same.has(file), &shares)?;
     let (unfinished, made) = Unfinished::create(above, folder)?;
     let site = Site::new(&made, options, monitor);
-    let mut written = write_entries(root, source, &site, &same, options.threads)?;
+    let linker = options.previous.and_then(|previous| Linker::new(&previous, &made, &site));
+    let mut written = write_entries(root, source, &site, (&same, linker), options.threads)?;
     site.tally(&mut written);
     let mode = options.folder_mode.unwrap_or(root.totals.folder_mode());
     site.finish_directory(&made, Some(options.mapping.mode_of_directory(mode))).on("finish", folder)?;
@@ -190,7 +208,7 @@ fn write_entries(
     root: &Root,
     source: &dyn ChunkSource,
     site: &Site<'_>,
-    same: &SameFiles,
+    (same, linker): (&SameFiles, Option<Linker<'_>>),
     workers: NonZeroUsize,
 ) -> Result<Written, Error> {
     let (sender, receiver) = mpsc::sync_channel(workers.get() * QUEUE_PER_WORKER);
@@ -205,7 +223,7 @@ fn write_entries(
         }
         // The workers alone hold the receiving end, so that the planner never waits for none of them.
         drop(receiver);
-        let mut planner = Planner::new(root, site, same, sender);
+        let mut planner = Planner::new(root, site, (same, linker), sender);
         if let Err(error) = planner.run(&mut *source.reader()) {
             site.fail(error);
         }

@@ -10,6 +10,7 @@ use super::jobs::{
     BATCH_BYTES, BATCH_FILES_MAX, Job, LINK_CHUNKS_MAX, LocalBytes, Output, PART_BYTES, PART_CHUNKS_MAX,
     Part, Whole,
 };
+use super::linker::Linker;
 use super::same::SameFiles;
 use super::site::{Site, waits_for_its_mode};
 use super::{OutsideLinks, Reuse, worker};
@@ -18,6 +19,7 @@ use crate::restore::{ChunkReader, Error, Items};
 use disk::files;
 use format::manifest::{self, EntryPath, Item, Root};
 use format::recipe::{ChunkRef, Container};
+use ground::monitor::Phase;
 
 /// Makes jobs of a manifest. Memory: the chunks of one part, one batch of small files, one
 /// archive.
@@ -25,6 +27,7 @@ pub(super) struct Planner<'a> {
     root: &'a Root,
     site: &'a Site<'a>,
     same: &'a SameFiles,
+    linker: Option<Linker<'a>>,
     sender: Option<SyncSender<Job>>,
     open: Option<OpenFile>,
     batch: Vec<Whole>,
@@ -55,13 +58,14 @@ impl<'a> Planner<'a> {
     pub(super) fn new(
         root: &'a Root,
         site: &'a Site<'a>,
-        same: &'a SameFiles,
+        (same, linker): (&'a SameFiles, Option<Linker<'a>>),
         sender: SyncSender<Job>,
     ) -> Self {
         Self {
             root,
             site,
             same,
+            linker,
             sender: Some(sender),
             open: None,
             batch: Vec::new(),
@@ -147,6 +151,12 @@ impl<'a> Planner<'a> {
         self.written.files += 1;
         self.written.bytes += size;
         let mode = self.site.mapping.mode_of_file(mode);
+        if same && self.linker.as_mut().is_some_and(|linker| linker.link(&path, size, mode)) {
+            self.site.reused(size);
+            self.site.reused_whole();
+            self.site.monitor.advance(Phase::Rebuild, size);
+            return Ok(());
+        }
         let file = Whole { path, mode, size, chunks: Vec::new(), same };
         self.open = Some(OpenFile { file, container, output: None, offset: 0, gathered: 0 });
         Ok(())

@@ -271,15 +271,19 @@ impl<'a> Site<'a> {
     /// A mode is a file's, not a name's: to change it would change the earlier copy.
     pub(super) fn hard_link(&self, earlier: &File, wanted: &Whole) -> bool {
         let Ok(stat) = rustix::fs::fstat(earlier) else { return false };
-        let owner = self.mapping.owner.unwrap_or(rustix::process::geteuid().as_raw());
         let equal = stat.st_mode & 0o7777 == u32::from(wanted.mode)
-            && stat.st_uid == owner
-            && self.mapping.is_owner(&stat)
+            && self.is_owner((stat.st_uid, stat.st_gid))
             && u64::try_from(stat.st_size) == Ok(wanted.size);
         // The open file itself, not whatever has its name by now.
         let opened = format!("/proc/self/fd/{}", earlier.as_raw_fd());
         let path = wanted.path.as_bytes();
         equal && rustix::fs::linkat(CWD, opened, self.folder, path, AtFlags::SYMLINK_FOLLOW).is_ok()
+    }
+
+    /// Returns whether a file of this user and group is one as it is created here.
+    pub(super) fn is_owner(&self, (user, group): (u32, u32)) -> bool {
+        let owner = self.mapping.owner.unwrap_or(rustix::process::geteuid().as_raw());
+        user == owner && self.mapping.group.is_none_or(|wanted| group == wanted)
     }
 
     /// Gives a file that was created here one more name; returns false if the file system refuses.

@@ -34,7 +34,7 @@ fn write_after(
     change(&copy);
     source.content_reads();
     let earlier = Folder::open(&copy).expect("opened");
-    let previous = Some(Previous { folder: &earlier, root: &old_root });
+    let previous = Some(Previous { folder: &earlier, root: &old_root, linkable: None });
     let options = TreeOptions { previous, reuse, sync: false, ..TreeOptions::default() };
     let next = folder.path().join("next");
     let written = write_tree(&new_root, &source, &next, &options, &Silent).expect("written");
@@ -124,7 +124,7 @@ fn hard_links_are_linked_again() {
     assert_eq!(found, noise(1, 100));
     // From an earlier copy they are linked, too.
     let earlier = Folder::open(&copy).expect("opened");
-    let previous = Some(Previous { folder: &earlier, root: &root });
+    let previous = Some(Previous { folder: &earlier, root: &root, linkable: None });
     for reuse in [Reuse::Copy, Reuse::HardLink] {
         let next = folder.path().join(format!("{reuse:?}"));
         let options = TreeOptions { previous, reuse, sync: false, ..TreeOptions::default() };
@@ -292,7 +292,7 @@ fn an_earlier_copy_or_manifest_that_is_gone_is_no_error() {
     let damaged = Root { children: vec![lost], ..root.clone() };
     let empty = Folder::open(folder.path()).expect("opened");
     for earlier in [&damaged, &root] {
-        let previous = Some(Previous { folder: &empty, root: earlier });
+        let previous = Some(Previous { folder: &empty, root: earlier, linkable: None });
         let options = TreeOptions { previous, sync: false, ..TreeOptions::default() };
         let copy = folder.path().join("copy");
         let written = write_tree(&root, &source, &copy, &options, &Silent).expect("written");
@@ -410,7 +410,7 @@ proptest! {
         let mut options = TreeOptions { threads, sync: false, ..TreeOptions::default() };
         write_tree(&old_root, &source, &copy, &options, &Silent).expect("written");
         let earlier = Folder::open(&copy).expect("opened");
-        options.previous = Some(Previous { folder: &earlier, root: &old_root });
+        options.previous = Some(Previous { folder: &earlier, root: &old_root, linkable: None });
         write_tree(&new_root, &source, &next, &options, &Silent).expect("written");
         let readable = rustix::process::geteuid().is_root();
         if readable {

@@ -207,7 +207,7 @@ impl Destination for Directory {
         }
 
         let basis = Self::basis(copies, left, job)?;
-        let previous = basis.as_ref().map(|(folder, root)| Previous { folder, root });
+        let previous = basis.as_ref().map(|(folder, root)| Previous { folder, root, linkable: None });
         let options = TreeOptions {
             previous,
             reuse: self.reuse,

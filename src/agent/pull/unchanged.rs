@@ -1,0 +1,46 @@
+//! The files of a pulled directory that look as the last pull left them.
+
+use std::cell::{Cell, RefCell};
+
+use rustix::fs::Statx;
+
+use super::mark::{Entries, Placed, stat_of};
+use crate::agent::Result;
+use crate::restore::Linkable;
+use format::manifest::{EntryPath, Item};
+
+/// Compares files with a mark, so that those which look as it says are linked into the new tree instead of read.
+#[derive(Debug)]
+pub(super) struct Unchanged<'a> {
+    placed: &'a Placed,
+    entries: RefCell<Entries>,
+    has_any: Cell<bool>,
+}
+
+impl<'a> Unchanged<'a> {
+    /// Begins before the first file of the mark.
+    ///
+    /// # Errors
+    /// The mark cannot be read.
+    pub fn new(placed: &'a Placed) -> Result<Self> {
+        Ok(Self { placed, entries: RefCell::new(placed.entries()?), has_any: Cell::new(false) })
+    }
+
+    /// Returns whether there was any.
+    pub fn has_any(&self) -> bool {
+        self.has_any.get()
+    }
+}
+
+impl Linkable for Unchanged<'_> {
+    fn may_be_linked(&self, path: &EntryPath, found: &Statx) -> bool {
+        // A mark that cannot be read any more says nothing.
+        let Ok(Some((Item::File { size, .. }, put))) = self.entries.borrow_mut().at(path.as_bytes()) else {
+            return false;
+        };
+        let looks_same = self.placed.is_same(&put, &stat_of(found)) && found.stx_size == size;
+        let is_so = looks_same && self.placed.is_settled(&put);
+        self.has_any.set(self.has_any.get() || is_so);
+        is_so
+    }
+}
