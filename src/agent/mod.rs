@@ -11,6 +11,7 @@ mod delivery_progress;
 mod hint;
 mod lazy_store;
 mod pace;
+mod processor;
 mod session;
 mod tally;
 mod token_renewal;

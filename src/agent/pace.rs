@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::hint::Hint;
+use super::processor::Processor;
 use crate::net::link_estimate::{Link, LinkEstimate};
 use ground::poison::Unpoisoned as _;
 use protocol::transfer::{Encoding, SCARCE_RATE};
@@ -144,6 +145,7 @@ pub struct Pace {
     effort: Effort,
     link: Link,
     processors: usize,
+    processor: Processor,
     /// What the proxy says of the push, once it is asked and answers, and how long that is waited for.
     hint: Option<(Arc<Hint>, Duration)>,
     chosen: Arc<Mutex<[[Tally; 2]; Method::ALL.len()]>>,
@@ -158,7 +160,19 @@ struct Tally {
 impl Pace {
     /// Creates one of an agent with as many processors.
     pub fn new(effort: Effort, link: Link, processors: usize) -> Self {
-        Self { effort, link, processors, hint: None, chosen: Arc::default() }
+        let processor = Processor::new(None);
+        Self { effort, link, processors, processor, hint: None, chosen: Arc::default() }
+    }
+
+    /// Sets what is known of each of the processors.
+    #[must_use]
+    pub fn on(self, processor: Processor) -> Self {
+        Self { processor, ..self }
+    }
+
+    /// Returns what is known of each of the processors.
+    pub fn processor(&self) -> &Processor {
+        &self.processor
     }
 
     /// Waits for the proxy's hint, for at most `patience`, before an archive is unpacked that may meet none.
@@ -182,7 +196,10 @@ impl Pace {
         match self.effort {
             Effort::Bytes => Encoding::HARDEST,
             Effort::Time => Encoding::FASTEST,
-            Effort::Auto => Encoding::over(self.link.now().rate, float(self.processors.max(1) as u64)),
+            Effort::Auto => {
+                let processors = float(self.processors.max(1) as u64);
+                Encoding::over(self.link.now().rate, processors, self.processor.slowness())
+            }
         }
     }
 
@@ -229,6 +246,8 @@ impl Pace {
     fn decide(&self, cost: MethodCost, bytes: u64) -> (bool, Prediction) {
         let link = self.link.now();
         let MethodCost { seconds, otherwise, share, later, trips } = cost;
+        // Half of a method's work is the proxy's, of which nothing is known.
+        let seconds = seconds * f64::midpoint(1.0, self.processor.slowness());
         let all = float(bytes);
         let plainly = all * otherwise / link.rate;
         let by_method = all * (share / link.rate + seconds) + trips * link.round_trip;
@@ -340,6 +359,21 @@ mod tests {
         assert!(pays(20.0, Method::Executables) && !pays(100.0, Method::Executables));
         assert!(pays(5.0, Method::Patches) && !pays(20.0, Method::Patches));
         assert!(pays(20.0, Method::Sketches) && !pays(1000.0, Method::Sketches));
+    }
+
+    #[test]
+    fn a_machine_that_is_ten_times_as_slow_chooses_less_work() {
+        let on = |mbit, slowness| over(Effort::Auto, mbit).on(Processor::new(Some(slowness)));
+        let level = |slowness| match on(50.0, slowness).encoding() {
+            Encoding::Frames { level } | Encoding::Parcels { level } => level,
+        };
+        assert!(level(10.0) < level(1.0) && level(1.0) <= level(0.1));
+        let pays = |slowness| on(20.0, slowness).pays(Method::Executables, 20 * MB);
+        assert!(!pays(10.0) && pays(1.0));
+        let unpacks = |slowness| on(16.0, slowness).unpacks(40 * MB, Loose, Unpacked);
+        assert!(!unpacks(10.0) && !unpacks(1.0) && unpacks(0.1));
+        // Where bytes are short, they count on any machine.
+        assert_eq!(on(5.0, 10.0).encoding(), Encoding::HARDEST);
     }
 
     #[test]

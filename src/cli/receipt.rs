@@ -79,7 +79,10 @@ pub fn receipt_text(receipt: &Receipt) -> String {
 
 /// Returns what was chosen for this link, and why, for people.
 pub fn choices_text(receipt: &Receipt) -> String {
-    let mut lines = vec![format!("  {:<10} {}", "link", link_text(&receipt.link))];
+    let mut lines = vec![
+        format!("  {:<10} {}", "link", link_text(&receipt.link)),
+        format!("  {:<10} {:.1} times the usual seconds", "processor", receipt.slowness),
+    ];
     lines.extend(receipt.choices.iter().map(|choice| format!("  {:<10} {}", "chosen", choice_text(choice))));
     lines.join("\n")
 }

@@ -526,6 +526,7 @@ fn over_a_fast_link_archives_are_sent_as_they_are_and_the_program_says_why() {
     tree(&home.path("tree"), 3);
     let told = home.run(&["push", "app", "tree", "--explain"]).good();
     assert!(told.contains("archives sent as they are") && told.contains(" instead of "), "{told}");
+    assert!(told.contains("processor") && told.contains(" times the usual seconds"), "{told}");
     // Over a slow link they are unpacked.
     tree(&home.path("tree"), 2);
     let told = home.run(&["push", "app", "tree", "--explain", "--link", "5mbit"]).good();

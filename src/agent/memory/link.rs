@@ -29,12 +29,15 @@ pub fn recall_link(state: &Path, proxy: &ProxyUrl) -> Option<LinkEstimate> {
 /// # Errors
 /// The state folder cannot be written.
 pub fn remember_link(state: &Path, proxy: &ProxyUrl, estimate: &LinkEstimate) -> files::Result<()> {
-    let folder = state.join(FOLDER);
-    files::create_folder(&folder)?;
-    let mut aside = tempfile::NamedTempFile::new_in(&folder).on("create a file in", &folder)?;
-    aside.write_all(&encode(estimate)).on("write to", &folder)?;
-    let path = path(state, proxy);
-    aside.persist(&path).map_err(|error| error.error).on("rename to", &path)?;
+    write(&state.join(FOLDER), &path(state, proxy), &encode(estimate))
+}
+
+/// Writes a small file whole, aside in its `folder` first. Not synced.
+pub(super) fn write(folder: &Path, path: &Path, bytes: &[u8]) -> files::Result<()> {
+    files::create_folder(folder)?;
+    let mut aside = tempfile::NamedTempFile::new_in(folder).on("create a file in", folder)?;
+    aside.write_all(bytes).on("write to", folder)?;
+    aside.persist(path).map_err(|error| error.error).on("rename to", path)?;
     Ok(())
 }
 

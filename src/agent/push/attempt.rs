@@ -19,7 +19,9 @@ use super::stored::StoredRelease;
 use super::stream::{Ending, Inbox, Outbox};
 use super::watchdog::Watchdog;
 use crate::agent::chunk_cache::ChunkCache;
-use crate::agent::memory::{Key, Memory, RememberedStreams, Underway, WriteOptions, remember_link};
+use crate::agent::memory::{
+    Key, Memory, RememberedStreams, Underway, WriteOptions, remember_link, remember_slowness,
+};
 use crate::agent::pace::Pace;
 use crate::agent::scan::{Seen, Spool};
 use crate::agent::{Error, Result, Session, check_pushed};
@@ -260,10 +262,15 @@ impl Rest<'_> {
                 monitor.note(&format!("this push is not remembered: {error}"));
             }
         }
-        if let (Some(state), Some(estimate)) = (&options.state, session.measured_link()) {
+        if let Some(state) = &options.state {
             let (state, url) = (state.clone(), session.url().clone());
-            // Without it, the next push assumes a rate.
-            drop(blocking::start(move || remember_link(&state, &url, &estimate)).await?);
+            let (link, slowness) = (session.measured_link(), pace.processor().measured());
+            // Without them, the next push assumes a rate and a machine.
+            let remember = move || {
+                drop(link.map(|link| remember_link(&state, &url, &link)));
+                drop(slowness.map(|slowness| remember_slowness(&state, slowness)));
+            };
+            blocking::start(remember).await?;
         }
         Ok(Receipt {
             release,
@@ -283,6 +290,7 @@ impl Rest<'_> {
             seconds: (ended - begun).as_secs_f64(),
             peak_rss: receipt::peak_rss(),
             link: pace.link(),
+            slowness: pace.processor().slowness(),
             choices: pace.chosen(),
             explained: outcome.explained.unwrap_or_default().finish(),
             delivered: outcome.deliveries.into_deliveries(),

@@ -28,8 +28,9 @@ use self::attempt::{Assumptions, Names, Push, attempt};
 use self::source::{ArchiveForm, FilesRead, Reading, Source};
 use super::backoff::Backoff;
 use super::hint::Hint;
-use super::memory::{forget_streams, recall_link};
+use super::memory::{forget_streams, recall_link, recall_slowness};
 use super::pace::{Effort, Pace};
+use super::processor::Processor;
 use super::{Error, Result, Session};
 use crate::net::blocking;
 use crate::net::link_estimate::{LOCAL_TRIP, Link};
@@ -156,18 +157,22 @@ async fn run(
 /// whether that is asked for at once.
 async fn pace(session: &Session, options: &PushOptions, hint: &Arc<Hint>) -> Result<(Pace, bool)> {
     let trip = session.first_trip();
+    let (state, url) = (options.state.clone(), session.url().clone());
+    let recall = move || {
+        let Some(state) = state else { return (None, None) };
+        (recall_link(&state, &url), recall_slowness(&state))
+    };
+    let (remembered, slowness) = blocking::start(recall).await?;
     let mut asks = false;
     let link = if let Some(rate) = options.link_rate.or(options.upload_rate_max) {
         Link::told(rate, trip)
     } else {
-        let (state, url) = (options.state.clone(), session.url().clone());
-        let recall = move || state.and_then(|state| recall_link(&state, &url));
-        let remembered = blocking::start(recall).await?.filter(|remembered| remembered.is_of(trip));
+        let remembered = remembered.filter(|remembered| remembered.is_of(trip));
         let is_distant = trip >= LOCAL_TRIP && !session.is_loopback();
         asks = remembered.is_none() && is_distant && options.effort == Effort::Auto && !options.raw;
         session.link(remembered, Arc::clone(hint))
     };
-    let pace = Pace::new(options.effort, link, options.threads);
+    let pace = Pace::new(options.effort, link, options.threads).on(Processor::new(slowness));
     Ok((pace.hinted(Arc::clone(hint), HINT_PATIENCE.max(trip * 3)), asks))
 }
 

@@ -48,6 +48,8 @@ pub struct Receipt {
     pub peak_rss: u64,
     /// The link, as it was estimated in the end.
     pub link: LinkEstimate,
+    /// How many times the predicted seconds a processor takes here: by this push, or an earlier one; 1 where that is not known.
+    pub slowness: f64,
     /// What was chosen to save bytes, and what was not.
     pub choices: Vec<Choice>,
     /// Why bytes crossed, where that was asked for (`--explain`).

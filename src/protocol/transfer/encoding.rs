@@ -25,14 +25,24 @@ impl Encoding {
     /// One that costs processors little, and bytes not much.
     pub const FASTEST: Self = Self::Frames { level: 1 };
 
-    /// Returns the encoding that is predicted to take the least time over a link of `rate` bytes a second, by as many
-    /// processors; the hardest up to [`SCARCE_RATE`].
+    /// Returns the seconds that one processor of the sender is predicted to take for plain bytes.
     #[must_use]
-    pub fn over(rate: f64, processors: f64) -> Self {
+    pub fn seconds(self, bytes: usize) -> f64 {
+        let known = ENCODINGS.iter().find(|cost| cost.encoding == self);
+        // A parcel is far below 2^52 bytes.
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let bytes = bytes as f64;
+        known.map_or(0.0, |cost| cost.sender * bytes)
+    }
+
+    /// Returns the encoding that is predicted to take the least time over a link of `rate` bytes a second, by as many
+    /// processors, each of which takes `slowness` times the seconds that were measured; the hardest up to [`SCARCE_RATE`].
+    #[must_use]
+    pub fn over(rate: f64, processors: f64, slowness: f64) -> Self {
         if rate <= SCARCE_RATE {
             return Self::HARDEST;
         }
-        let seconds = |cost: &EncodingCost| cost.seconds(rate, processors);
+        let seconds = |cost: &EncodingCost| cost.seconds(rate, processors, slowness);
         let best = ENCODINGS.iter().min_by(|one, other| seconds(one).total_cmp(&seconds(other)));
         best.expect("there are encodings").encoding
     }
@@ -99,8 +109,9 @@ const USUAL_BYTES: f64 = 32.0 * 1024.0 * 1024.0;
 
 impl EncodingCost {
     /// Predicts a transfer's seconds over a link of `rate`: the slowest of the sender, the link and the receiver, at work at once.
-    fn seconds(&self, rate: f64, processors: f64) -> f64 {
-        let slowest = (self.sender / processors).max(self.share / rate).max(self.receiver);
-        FIRST_BYTES * self.sender + USUAL_BYTES * slowest
+    fn seconds(&self, rate: f64, processors: f64, slowness: f64) -> f64 {
+        let sender = self.sender * slowness;
+        let slowest = (sender / processors).max(self.share / rate).max(self.receiver);
+        FIRST_BYTES * sender + USUAL_BYTES * slowest
     }
 }

@@ -99,7 +99,7 @@ impl ReleaseView for ReadView<'_> {
 
     /// Predicts with one processor: others pull, too.
     fn encoding(&mut self) -> Encoding {
-        match Encoding::over(self.link.now().rate, 1.0) {
+        match Encoding::over(self.link.now().rate, 1.0, 1.0) {
             Encoding::Parcels { level } if self.allowance == Allowance::Light => {
                 Encoding::Parcels { level: level.min(LEVEL_DEFAULT) }
             }

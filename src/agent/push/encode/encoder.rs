@@ -204,7 +204,12 @@ impl<'a> Encoder<'a> {
         if basis == Basis::None && dense && probe::is_dense(plain, 0) {
             return encoded(lengths, basis, Codec::Raw, plain.to_vec());
         }
-        let level = if prefix.is_empty() { level } else { level_against(prefix.len() + plain.len(), level) };
+        if prefix.is_empty() {
+            let predicted = Encoding::Parcels { level }.seconds(plain.len());
+            let compress = || compression::compress_against(&[], plain, level);
+            return encoded(lengths, basis, Codec::Zstd, self.pace.processor().measure(predicted, compress));
+        }
+        let level = level_against(prefix.len() + plain.len(), level);
         encoded(lengths, basis, Codec::Zstd, compression::compress_against(&prefix, plain, level))
     }
 }
