@@ -132,7 +132,7 @@ mod tests {
     use crate::agent::scan::{Archives, Reader, Selection};
     use crate::proxy::packing;
     use crate::proxy::taking::Taking;
-    use crate::restore::{gzips, noise};
+    use crate::restore::{gzips, noise, write_file};
     use crate::store::Options;
     use ground::monitor::Silent;
 
@@ -185,6 +185,7 @@ mod tests {
         let store = Store::open(&folder.path().join("store"), Options::default()).expect("a store");
         let store = Arc::new(store);
         let [old, new] = [0, 1].map(|build| store_build(&store, folder.path(), build));
+        let path = EntryPath::new("app-1.gz").expect("a path");
         let is_right = |proof: Proof| (proof.archives, proof.failed.is_some(), proof.copied > 700_000);
         // Nothing is at hand yet.
         assert_eq!(is_right(proof(&store, &new, Some(&old), false)), (1, false, false));
@@ -193,8 +194,15 @@ mod tests {
         let kept = fs::read_dir(folder.path().join("store/rebuilt")).expect("a folder").next();
         damage(&kept.expect("one archive").expect("an entry").path());
         assert_eq!(is_right(proof(&store, &new, Some(&old), false)), (1, false, false));
-        // Its packed bytes.
-        packing::pack(&store, &old, &|| true, &false.into()).expect("packed");
+        // Its packed bytes; those of the newer one are the same, however they are made.
+        packing::pack(&store, &old, &OlderArchives::default(), &|| true, &false.into()).expect("packed");
         assert_eq!(is_right(proof(&store, &new, Some(&old), false)), (1, false, true));
+        let before = OlderArchives::of(&store, &old.release());
+        packing::pack(&store, &new, &before, &|| true, &false.into()).expect("packed");
+        assert_eq!(store.records().roots(&new.release()).expect("listed").len(), 2);
+        let mut packed = Vec::new();
+        write_file(&store.root(&new.release()).expect("read"), &*store, Some(&path), &mut packed)
+            .expect("read");
+        assert!(packed == archive(1));
     }
 }

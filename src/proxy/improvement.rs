@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::older_archives::{Found, OlderArchives};
 use super::taking::{Error, Taking};
 use super::{archive_proof, packing};
 use crate::agent::scan::{Archives, Reader, Selection};
@@ -77,7 +78,8 @@ pub(super) fn improve(
                 // What is not unpacked of it may have crossed so as it is tightly packed.
                 let unpacked =
                     Improvement::begin(store, &app, &root, proven, bounds).and_then(Improvement::run);
-                let pack = |_| packing::pack(store, &root, bounds.is_idle, bounds.stopping);
+                let before = OlderArchives::before(store, &app, release);
+                let pack = |_| packing::pack(store, &root, &before, bounds.is_idle, bounds.stopping);
                 (unpacked.and_then(pack), false)
             } else {
                 continue;
@@ -188,6 +190,8 @@ struct Improvement<'a> {
     builder: Builder,
     /// Archives that earlier releases of the application have unpacked.
     known: UnpackedArchives,
+    /// Archives of the release before.
+    before: OlderArchives,
     /// Archives that were proven before, by a run that was interrupted.
     proven: &'a mut UnpackedArchives,
     /// The archive whose chunks come.
@@ -216,6 +220,7 @@ impl<'a> Improvement<'a> {
             taking: Taking::begin(store)?,
             builder,
             known: known(store, app),
+            before: OlderArchives::before(store, app, &root.release()),
             proven,
             open: None,
             chunks: Vec::new(),
@@ -313,7 +318,9 @@ impl<'a> Improvement<'a> {
         }
         file.flush().map_err(Error::Space)?;
         let stopping = self.bounds.stopping;
+        let known = Arc::new(self.before.known_streams(path, self.store));
         let archives = Archives::leaving(folder.path().to_owned(), reserve_bytes).stopped_by(stopping);
+        let archives = archives.knowing(known);
         let selection = Selection::everything();
         let scan = Reader {
             selection: &selection,
@@ -353,7 +360,9 @@ impl<'a> Improvement<'a> {
             if stopping.load(Ordering::Relaxed) { Err(crate::restore::Error::Cancelled) } else { Ok(()) }
         };
         let archive = crate::restore::Archive { path, size, container, chunks: &chunks };
-        match archive_proof::rebuild(archive, None, self.root.profile, &mut reader, alive) {
+        let found = self.before.most_like(archive, self.store);
+        let older = found.as_ref().map(Found::older);
+        match archive_proof::rebuild(archive, older, self.root.profile, &mut reader, alive) {
             Ok(Some(_)) => {
                 self.proven.add(content, container, &chunks);
                 Ok(Some((container, chunks)))

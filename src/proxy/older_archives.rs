@@ -4,14 +4,18 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Read;
 
-use crate::restore::{Archive, ChunkSource as _, Error, Items, Older, PackedBytes};
+use crate::agent::memory::{KnownMember, StreamMemory, UnpackedStream};
+use crate::restore::{Archive, ChunkSource as _, Error, Items, Older, PackedBytes, known_streams};
 use crate::store::{Store, StoreReader};
 use format::manifest::{EntryPath, Item, Root};
 use format::recipe::{ChunkRef, Container, ContentHasher, Recipe};
-use ground::ids::{ReleaseId, ShortId};
+use ground::ids::{AppName, ReleaseId, ShortId};
+use recode::archive::{KnownStream, KnownStreams, StreamName};
 
 /// 512 Ki chunk references, of all archives of a release: 35 MB. Archives beyond them are not found.
 const CHUNKS_MAX: usize = 512 * 1024;
+/// Releases of an application among which one is looked for.
+const RECENT_MAX: usize = 4;
 /// 256 KiB: bytes that are hashed at once.
 const HASH_BYTES: usize = 256 * 1024;
 
@@ -82,6 +86,13 @@ impl OlderArchives {
         found
     }
 
+    /// Reads the newest release of an application beside `release` that has unpacked archives, among the latest.
+    pub(super) fn before(store: &Store, app: &AppName, release: &ReleaseId) -> Self {
+        let recent = store.records().recent(app, RECENT_MAX).into_iter().filter(|recent| recent != release);
+        let found = recent.map(|recent| Self::of(store, &recent)).find(|found| !found.archives.is_empty());
+        found.unwrap_or_default()
+    }
+
     fn add(&mut self, (path, size, container, chunks): (EntryPath, u64, Container, Vec<ChunkRef>)) {
         let archive = OlderArchive { path, size, container, chunks, packed: Vec::new() };
         self.fingerprints.insert(fingerprint(archive.unpacked()));
@@ -106,7 +117,32 @@ impl OlderArchives {
             *common.entry(*place).or_default() += 1;
         }
         let (place, _) = common.into_iter().max_by_key(|(place, count)| (*count, *place))?;
-        let archive = &self.archives[place];
+        self.archives[place].at_hand(store)
+    }
+
+    /// Returns what is known of the streams of the archive whose path is most like this one: the same, or that of another version.
+    pub(super) fn known_streams(&self, path: &EntryPath, store: &Store) -> StoredStreams {
+        let alike = |other: &EntryPath| {
+            let (one, other) = (path.as_bytes(), other.as_bytes());
+            let same = |(one, other): &(&u8, &u8)| one == other;
+            let begin = one.iter().zip(other).take_while(same).count();
+            begin + one.iter().rev().zip(other.iter().rev()).take_while(same).count()
+        };
+        let nearest = self.archives.iter().max_by_key(|archive| alike(&archive.path));
+        let found = nearest.and_then(|archive| archive.at_hand(store));
+        let streams = found.map(|found| known_streams(found.older(), &mut StoreReader::new(store)));
+        StoredStreams(streams.unwrap_or_default())
+    }
+}
+
+impl OlderArchive {
+    fn unpacked(&self) -> Archive<'_> {
+        Archive { path: &self.path, size: self.size, container: self.container, chunks: &self.chunks }
+    }
+
+    /// Finds its packed bytes.
+    fn at_hand(&self, store: &Store) -> Option<Found<'_>> {
+        let archive = self;
         if !archive.packed.is_empty() {
             return Some(Found { archive, file: None });
         }
@@ -133,10 +169,23 @@ impl Found<'_> {
     }
 }
 
-impl OlderArchive {
-    fn unpacked(&self) -> Archive<'_> {
-        Archive { path: &self.path, size: self.size, container: self.container, chunks: &self.chunks }
+/// How streams of an older archive were made.
+#[derive(Debug)]
+pub(super) struct StoredStreams(HashMap<StreamName, KnownStream>);
+
+impl KnownStreams for StoredStreams {
+    fn find(&self, name: &StreamName) -> Option<KnownStream> {
+        self.0.find(name)
     }
+}
+
+impl StreamMemory for StoredStreams {
+    /// Content is read and cut: the store may lack some of it.
+    fn member(&self, _: &StreamName) -> Option<KnownMember> {
+        None
+    }
+
+    fn remember(&self, _: Vec<UnpackedStream>) {}
 }
 
 /// Hashes the inputs that decide what an archive is rebuilt to.

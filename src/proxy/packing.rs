@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::older_archives::{Found, OlderArchives};
 use super::taking::{Error, Taking};
-use crate::restore::{self, Archive, Items, write_archive};
+use crate::restore::{self, Archive, Items, Step, write_archive_beside};
 use crate::store::{ArchivesStored, Store, StoreReader};
 use disk::crash_points;
 use format::chunking::Cutter;
@@ -19,13 +20,16 @@ const BATCH_BYTES: usize = 1024 * 1024;
 /// Makes the manifest of a release that has all archives as they are, from the one with this root, and notes it; returns the archives
 /// that it packs, and their bytes. Ends at the next archive when the proxy is not idle, and soon when it stops.
 ///
-/// Time: that of encoding the streams, some 30 MB/s. Memory: 7 MB, and one archive's chunk references.
+/// Streams that an archive of the release `before` has too are copied.
+///
+/// Time: that of encoding the others, some 30 MB/s. Memory: 7 MB, and one archive's chunk references.
 ///
 /// # Errors
 /// [`Error::Stopping`]; a chunk that cannot be read, an archive that is not what its recipe says; the disk's.
 pub(super) fn pack(
     store: &Arc<Store>,
     root: &Root,
+    before: &OlderArchives,
     is_idle: &dyn Fn() -> bool,
     stopping: &AtomicBool,
 ) -> Result<(u64, u64), Error> {
@@ -33,7 +37,7 @@ pub(super) fn pack(
     builder.folder_mode(root.totals.folder_mode());
     // The lease comes before anything is looked up.
     let taking = Taking::begin(store)?;
-    let mut packing = Packing { root, is_idle, stopping, taking, builder, packed: (0, 0) };
+    let mut packing = Packing { store, root, before, is_idle, stopping, taking, builder, packed: (0, 0) };
     let (mut reader, mut content) = (StoreReader::new(&**store), StoreReader::new(&**store));
     let mut open: Option<(EntryPath, u16, u64, Container)> = None;
     let mut chunks = Vec::new();
@@ -65,7 +69,9 @@ pub(super) fn pack(
 
 /// The packed manifest of one release, in the making.
 struct Packing<'a> {
+    store: &'a Store,
     root: &'a Root,
+    before: &'a OlderArchives,
     is_idle: &'a dyn Fn() -> bool,
     stopping: &'a AtomicBool,
     taking: Taking<'a>,
@@ -96,7 +102,17 @@ impl Packing<'_> {
         let (mut listed, mut batch, mut batch_bytes) = (Vec::new(), Vec::new(), 0);
         let (taking, stopping) = (&mut self.taking, self.stopping);
         let mut failure = None;
-        let written = write_archive(archive, reader, &Permits::default(), &mut |bytes| {
+        let found = self.before.most_like(archive, self.store);
+        let older = found.as_ref().map(Found::older);
+        let profile = self.root.profile;
+        let written = write_archive_beside(archive, older, reader, &Permits::default(), &mut |step| {
+            let Step::Bytes(bytes) = step else {
+                // What was stored of it goes when the store collects.
+                (cutter, batch_bytes) = (Cutter::new(profile), 0);
+                listed.clear();
+                batch.clear();
+                return Ok(());
+            };
             cutter.push(bytes, &mut |chunk| {
                 listed.push(ChunkRef::of(chunk));
                 batch_bytes += chunk.len();

@@ -59,6 +59,11 @@ impl<'a> Shared<'a> {
         Self(RefCell::new((reader, None)))
     }
 
+    /// Drops an error that nobody asked for.
+    pub(super) fn forget(&self) {
+        self.0.borrow_mut().1 = None;
+    }
+
     /// Appends a chunk to `out`.
     pub(super) fn read(&self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), Error> {
         read_chunk(self.0.borrow_mut().0, chunk, out)
