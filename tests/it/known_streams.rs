@@ -125,6 +125,24 @@ fn streams_of_archives_that_are_not_looked_at_stay_and_a_damaged_file_counts_as_
     assert_eq!(unread(&scan(&file(0), folder.path(), Some(&Arc::new(other)))).1, 0);
 }
 
+/// `WHIT_ARCHIVES`, separated by colons, names files or folders, each a later version of the one before.
+#[test]
+#[ignore = "for archives of this machine, named by WHIT_ARCHIVES: minutes"]
+fn scans_of_archives_of_this_machine_do_not_differ_by_what_is_remembered() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = folder.path().join("state");
+    for path in std::env::var("WHIT_ARCHIVES").expect("it names archives").split(':').map(Path::new) {
+        let plainly = scan(path, folder.path(), None);
+        let memory = remembered(&state, Use::Chunks);
+        let begin = std::time::Instant::now();
+        let scanned = scan(path, folder.path(), Some(&memory));
+        assert_eq!((&scanned.root, scanned.unpacked), (&plainly.root, plainly.unpacked));
+        let ((all, unread), seconds) = (unread(&scanned), begin.elapsed().as_secs_f64());
+        println!("{}: {unread} of {all} B not unpacked, {seconds:.1} s", path.display());
+        memory.write(&WriteOptions::default()).expect("written");
+    }
+}
+
 fn remembering(world: &World, source: &Path) -> PushOptions {
     PushOptions { state: Some(world.path("state")), destinations: vec![web()], ..unpacking("app", source) }
 }
