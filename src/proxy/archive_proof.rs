@@ -6,7 +6,7 @@ use super::older_archives::{Found, OlderArchives};
 use crate::restore::{
     Archive, ChunkReader, ChunkSource, Error, Older, Step, each_archive, write_archive_beside,
 };
-use crate::store::{ArchivesStored, FaultInjection, Store, StoreReader};
+use crate::store::{ArchiveForm, FaultInjection, Store, StoreReader};
 use format::chunking::{Cutter, Profile};
 use format::manifest::{EntryPath, Root};
 use format::recipe::{ChunkRef, ContentHasher};
@@ -26,7 +26,7 @@ pub struct Proof {
     /// The first that became something else.
     pub failed: Option<EntryPath>,
     /// How the release's archives are stored.
-    pub stored: ArchivesStored,
+    pub stored: ArchiveForm,
 }
 
 /// Checks the whole manifest, and rebuilds each unpacked archive that the release `latest` does not have.
@@ -49,13 +49,13 @@ pub fn prove(
     keep: bool,
     alive: &mut dyn FnMut(),
 ) -> Result<Proof, Error> {
-    let mut proof = Proof { archives: 0, bytes: 0, copied: 0, failed: None, stored: ArchivesStored::Packed };
+    let mut proof = Proof { archives: 0, bytes: 0, copied: 0, failed: None, stored: ArchiveForm::Packed };
     // Read once the first archive is met.
     let mut known: Option<OlderArchives> = None;
     let (mut reader, mut chunk_reader) = (StoreReader::new(store), StoreReader::new(store));
     let each = &mut |archive: Archive<'_>| {
         let Archive { path, size, container, .. } = archive;
-        proof.stored = ArchivesStored::Unpacked;
+        proof.stored = ArchiveForm::Unpacked;
         let known = known
             .get_or_insert_with(|| latest.map(|latest| OlderArchives::of(store, latest)).unwrap_or_default());
         if proof.failed.is_some() || known.has(archive) {
@@ -161,7 +161,7 @@ mod tests {
         let scan = reader.scan(&tree).expect("scanned");
         Taking::begin(store).and_then(|mut taking| taking.take(&scan, || false)).expect("stored");
         store.sync().expect("synced");
-        store.keep_root(&scan.root, ArchivesStored::Unpacked).expect("noted");
+        store.keep_root(&scan.root, ArchiveForm::Unpacked).expect("noted");
         scan.root
     }
 

@@ -18,7 +18,7 @@ use super::taking::{Error, Taking};
 use super::{archive_proof, packing};
 use crate::agent::scan::{Archives, Reader, Selection};
 use crate::restore::{ChunkReader as _, Items, Step};
-use crate::store::{ArchivesStored, Store, StoreReader};
+use crate::store::{ArchiveForm, Store, StoreReader};
 use disk::crash_points;
 use format::manifest::{Builder, EntryPath, Item, Root, Segment, decode_segment};
 use format::recipe::{ChunkRef, Container, ContentHasher, Recipe};
@@ -252,7 +252,7 @@ impl<'a> Improvement<'a> {
         }
         self.end_archive()?;
         let Self { root, taking, builder, unpacked, .. } = self;
-        taking.name(builder, root, ArchivesStored::Unpacked)?;
+        taking.name(builder, root, ArchiveForm::Unpacked)?;
         Ok(unpacked)
     }
 

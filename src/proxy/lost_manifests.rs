@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use super::archive_proof;
 use crate::restore;
-use crate::store::{self, ArchivesStored, Store};
+use crate::store::{self, ArchiveForm, Store};
 use format::maintenance::Incomplete;
 use ground::ids::ReleaseId;
 
@@ -41,7 +41,7 @@ pub(super) fn find(store: &Store, incomplete: &[Incomplete], heavy_work: &Mutex<
         };
         match archive_proof::prove(store, &root, None, heavy_work, false, alive) {
             Ok(proof) if proof.failed.is_none() => {
-                let form = (root.release(), proof.stored == ArchivesStored::Packed);
+                let form = (root.release(), proof.stored == ArchiveForm::Packed);
                 if named.insert(form) {
                     store.keep_root(&root, proof.stored)?;
                     tracing::warn!(release = ?root.release(), root = %root.id(), "found a release's manifest again");

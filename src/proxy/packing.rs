@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::older_archives::{Found, OlderArchives};
 use super::taking::{Error, Taking};
 use crate::restore::{self, Archive, Items, Step, write_archive_beside};
-use crate::store::{ArchivesStored, Store, StoreReader};
+use crate::store::{ArchiveForm, Store, StoreReader};
 use disk::crash_points;
 use format::chunking::Cutter;
 use format::manifest::{Builder, EntryPath, Item, Root, Segment};
@@ -63,7 +63,7 @@ pub(super) fn pack(
         packing.archive(Archive { path: &path, size, container, chunks: &chunks }, mode, &mut content)?;
     }
     let Packing { taking, builder, packed, .. } = packing;
-    taking.name(builder, root, ArchivesStored::Packed)?;
+    taking.name(builder, root, ArchiveForm::Packed)?;
     Ok(packed)
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::agent::scan::{self, LastOpened, Scan};
 use crate::ledger::Lease;
 use crate::restore;
-use crate::store::{self, ArchivesStored, Store};
+use crate::store::{self, ArchiveForm, Store};
 use delta::compression::{Compressor, LEVEL_DEFAULT};
 use delta::similar::Sketch;
 use format::manifest::{self, Builder, EntryPath, NodeRef, Root, SegmentIndex};
@@ -86,7 +86,7 @@ impl<'a> Taking<'a> {
     }
 
     /// Ends the manifest that `builder` has made of what was taken, and notes it as one that makes the release of `root`.
-    pub fn name(mut self, builder: Builder, root: &Root, archives: ArchivesStored) -> Result<(), Error> {
+    pub fn name(mut self, builder: Builder, root: &Root, archives: ArchiveForm) -> Result<(), Error> {
         let (last, made, segments) = builder.finish(root.shape)?;
         if let Some(last) = last {
             self.take_manifest(vec![last.bytes])?;

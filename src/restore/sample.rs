@@ -171,7 +171,7 @@ impl MemorySource {
         for part in parts {
             self.add(part);
         }
-        Root { content: made.content, ..root }
+        Root { named: made.named, ..root }
     }
 
     fn cut(&mut self, content: &[u8]) -> Vec<ChunkRef> {

@@ -213,7 +213,7 @@ mod tests {
             totals,
             depth: 20,
             children: vec![child],
-            content: None,
+            named: None,
         }
     }
 

@@ -14,9 +14,9 @@ use format::recipe::ChunkRef;
 use format::release_manifests::ReleaseManifests;
 use ground::ids::{ChunkId, ReleaseId};
 
-/// How the archives of a manifest are stored.
+/// How the archives of a manifest are pushed and stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ArchivesStored {
+pub enum ArchiveForm {
     /// All as they are.
     Packed,
     /// Some unpacked.
@@ -75,8 +75,8 @@ impl Store {
     ///
     /// # Errors
     /// The ledger's; the index's.
-    pub fn keep_root(&self, root: &Root, archives: ArchivesStored) -> Result<()> {
-        let Some(release) = root.content else { return Ok(()) };
+    pub fn keep_root(&self, root: &Root, archives: ArchiveForm) -> Result<()> {
+        let Some(release) = root.named else { return Ok(()) };
         let id = Some(root.id());
         // One that is damaged is made anew.
         let kept = || self.records.manifests(&release).ok().flatten();
@@ -84,8 +84,8 @@ impl Store {
             let before = kept();
             let manifests = before.unwrap_or_default();
             let other = match archives {
-                ArchivesStored::Packed => manifests.unpacked,
-                ArchivesStored::Unpacked => manifests.packed,
+                ArchiveForm::Packed => manifests.unpacked,
+                ArchiveForm::Unpacked => manifests.packed,
             };
             let is_kept = match &other {
                 Some(other) => id == Some(*other) || self.holds_manifest(other)?,
@@ -93,8 +93,8 @@ impl Store {
             };
             let other = other.filter(|_| is_kept);
             let manifests = match archives {
-                ArchivesStored::Packed => ReleaseManifests { packed: id, unpacked: other },
-                ArchivesStored::Unpacked => ReleaseManifests { packed: other, unpacked: id },
+                ArchiveForm::Packed => ReleaseManifests { packed: id, unpacked: other },
+                ArchiveForm::Unpacked => ReleaseManifests { packed: other, unpacked: id },
             };
             if before == Some(manifests) {
                 return Ok(());
@@ -131,7 +131,7 @@ impl Store {
                 if self.holds(&chunk)?
                     && reader.read(&chunk, &mut bytes).is_ok()
                     && let Ok(root) = Root::decode(&bytes)
-                    && root.content.is_some_and(|release| releases.contains(&release))
+                    && root.named.is_some_and(|release| releases.contains(&release))
                 {
                     roots.insert(chunk.id, root);
                 }

@@ -61,7 +61,7 @@ pub use history::Pushed;
 pub use holder::Holder;
 #[cfg(feature = "testing")]
 pub use index::Index;
-pub use manifests::ArchivesStored;
+pub use manifests::ArchiveForm;
 pub use options::Options;
 pub use packs::FrameSummary;
 pub use place::Place;

@@ -14,7 +14,7 @@ use recode::codec::{Check, Method, Xz};
 use whit::agent::Effort;
 use whit::agent::pull::PullOptions;
 use whit::agent::push::PushOptions;
-use whit::store::{ArchivesStored, Pass, Store};
+use whit::store::{ArchiveForm, Pass, Store};
 
 use crate::archives::zip;
 use crate::codec::pack;
@@ -151,7 +151,7 @@ fn push_cut_otherwise(store: &Store, app: &str, archive: &[u8]) -> Root {
         store.append(&Frame::compress(kind, parts, &mut compressor)).expect("appended");
     }
     store.sync().expect("synced");
-    store.keep_root(&root, ArchivesStored::Packed).expect("kept");
+    store.keep_root(&root, ArchiveForm::Packed).expect("kept");
     let record = Record {
         app: app.parse().expect("a name"),
         release: root.release(),

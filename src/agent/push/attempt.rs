@@ -14,7 +14,7 @@ use super::earlier::Earlier;
 use super::encode::pipeline::Pipeline;
 use super::options::PushOptions;
 use super::receipt::{self, Receipt, ReceiptChunks, ReceiptWire};
-use super::source::{ArchiveForm, FilesRead, Reading, Scanned, Source};
+use super::source::{FilesRead, Reading, Scanned, Source};
 use super::stored::StoredRelease;
 use super::stream::{Ending, Inbox, Outbox};
 use super::watchdog::Watchdog;
@@ -26,6 +26,7 @@ use crate::agent::pace::Pace;
 use crate::agent::scan::{Seen, Spool};
 use crate::agent::{Error, Result, Session, check_pushed};
 use crate::net::blocking::{self, Running};
+use crate::store::ArchiveForm;
 use format::manifest::{NodeRef, Root};
 use ground::faults::Faulty;
 use ground::monitor::{Monitor, Phase};
@@ -316,7 +317,7 @@ fn open_message(options: &PushOptions, root: &Root, segments: &[NodeRef]) -> Ope
         keeps_current: options.keeps_current,
         moves: options.moves,
         cache_only: options.cache_only,
-        root: root.content.map(|_| root.id()),
+        root: root.named.map(|_| root.id()),
     }
 }
 

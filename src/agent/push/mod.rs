@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use self::attempt::{Assumptions, Names, Push, attempt};
-use self::source::{ArchiveForm, FilesRead, Reading, Source};
+use self::source::{FilesRead, Reading, Source};
 use super::backoff::Backoff;
 use super::hint::Hint;
 use super::memory::{forget_streams, recall_link, recall_slowness};
@@ -34,6 +34,7 @@ use super::processor::Processor;
 use super::{Error, Result, Session};
 use crate::net::blocking;
 use crate::net::link_estimate::{LOCAL_TRIP, Link};
+use crate::store::ArchiveForm;
 use ground::faults::{Fault, Faulty};
 use ground::monitor::Monitor;
 

@@ -13,6 +13,7 @@ use crate::agent::memory::{Key, Memory, RememberedStreams, Use};
 use crate::agent::pace::Pace;
 use crate::agent::scan::{self, Archives, Dropped, EndedSegment, Scan, Seen, Spool, Unpacked};
 use crate::net::blocking::{self, Running};
+use crate::store::ArchiveForm;
 use format::chunking::Profile;
 use format::manifest::{NodeRef, Root, Shape, Totals};
 use ground::limits::MANIFEST_SEGMENTS_MAX;
@@ -37,15 +38,6 @@ pub enum FilesRead {
     Changed,
     /// All.
     All,
-}
-
-/// How archives are pushed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ArchiveForm {
-    /// Unpacked, for the proxy to pack again.
-    Unpacked,
-    /// As they are.
-    Packed,
 }
 
 /// An input that was scanned.

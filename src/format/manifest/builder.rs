@@ -104,8 +104,8 @@ impl Builder {
     pub fn finish(mut self, shape: Shape) -> Result<(Option<Segment>, Root, Vec<NodeRef>), Error> {
         let last = (self.open.len() > 1).then(|| self.end_segment());
         let root = Root::above(self.profile, shape, self.totals, self.segments.clone(), |_| {})?;
-        let content = self.content.finish(&root);
-        Ok((last, Root { content, ..root }, self.segments))
+        let named = self.content.finish(&root);
+        Ok((last, Root { named, ..root }, self.segments))
     }
 }
 
@@ -127,7 +127,7 @@ impl Root {
             keep(node);
             reference
         })?;
-        Ok(Self { profile, shape, totals, depth, children, content: None })
+        Ok(Self { profile, shape, totals, depth, children, named: None })
     }
 
     /// Computes the root of the same release over `segments`, and passes each node between them to `keep`.
@@ -136,6 +136,6 @@ impl Root {
     /// As [`Root::above`].
     pub fn over(&self, segments: Vec<NodeRef>, keep: impl FnMut(Segment)) -> Result<Self, Error> {
         let root = Self::above(self.profile, self.shape, self.totals, segments, keep)?;
-        Ok(Self { content: self.content, ..root })
+        Ok(Self { named: self.named, ..root })
     }
 }

@@ -69,7 +69,7 @@ impl Reader {
         if counted != root.totals || !is_plain || (root.shape == Shape::File && !file_alone) {
             return Err(Error::Totals);
         }
-        if self.content.finish(root) == root.content { Ok(()) } else { Err(Error::OtherContent) }
+        if self.content.finish(root) == root.named { Ok(()) } else { Err(Error::OtherContent) }
     }
 
     fn check(&mut self, item: &Item) -> Result<(), Error> {

@@ -100,13 +100,13 @@ pub struct Root {
     pub children: Vec<NodeRef>,
     /// The release, where archives are among its entries: other manifests may make it too. Who reads all entries proves it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub content: Option<ReleaseId>,
+    pub named: Option<ReleaseId>,
 }
 
 impl Root {
     /// Returns the root's bytes: a version byte and MessagePack.
     pub fn encode(&self) -> Vec<u8> {
-        let version = match (self.content, self.totals.folder_mode) {
+        let version = match (self.named, self.totals.folder_mode) {
             (Some(_), _) => CONTENT_ROOT_VERSION,
             (None, Some(_)) => MODE_ROOT_VERSION,
             (None, None) => ROOT_VERSION,
@@ -123,7 +123,7 @@ impl Root {
 
     /// Returns the release that this root names.
     pub fn release(&self) -> ReleaseId {
-        self.content.unwrap_or_else(|| self.id().into())
+        self.named.unwrap_or_else(|| self.id().into())
     }
 
     /// Reads a root.

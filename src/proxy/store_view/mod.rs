@@ -16,7 +16,7 @@ use crate::net::blocking;
 use crate::net::identity;
 use crate::net::link::Replies;
 use crate::restore::{self, ChunkReader, SourceError};
-use crate::store::{ArchivesStored, FaultInjection, Found, Store, StoreReader};
+use crate::store::{ArchiveForm, FaultInjection, Found, Store, StoreReader};
 use delta::similar::Sketch;
 use disk::crash_points;
 use format::manifest::{self, EntryPath, NodeRef, Reference, SegmentName};
@@ -80,7 +80,7 @@ pub struct StoreView {
     /// The deliveries that were recorded with the release.
     queued: Option<Vec<Events>>,
     /// How the release's archives are stored, once that was proven.
-    archives_stored: ArchivesStored,
+    archives_stored: ArchiveForm,
 }
 
 impl StoreView {
@@ -123,7 +123,7 @@ impl StoreView {
             readable: Readable::default(),
             granted: None,
             queued: None,
-            archives_stored: ArchivesStored::Packed,
+            archives_stored: ArchiveForm::Packed,
         })
     }
 

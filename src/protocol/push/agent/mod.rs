@@ -267,7 +267,7 @@ impl Agent {
     /// Those of the view.
     pub fn grown<V: InputView>(&mut self, root: &Root, view: &mut V) -> Result<Vec<Action>, V::Error> {
         let segments = u32::try_from(self.known.segments.len()).expect("a manifest's segments are bounded");
-        let (release, totals, root) = (root.release(), root.totals, root.content.map(|_| root.id()));
+        let (release, totals, root) = (root.release(), root.totals, root.named.map(|_| root.id()));
         let mut actions = vec![Action::Send(FromAgent::Grown(Grown { release, totals, segments, root }))];
         match &mut self.state {
             State::Growing { is_over } => *is_over = true,

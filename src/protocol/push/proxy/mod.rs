@@ -405,7 +405,7 @@ impl Proxy {
         }
         let Open { profile, shape, totals, release, root: named, .. } = self.open;
         let root = Root::above(profile, shape, totals, segments.clone(), |_| {})?;
-        let root = Root { content: named.map(|_| release), ..root };
+        let root = Root { named: named.map(|_| release), ..root };
         let (expected, found) = (named.unwrap_or_else(|| release.into()), root.id());
         if expected != found {
             if matches!(self.open.manifest, ManifestForm::Full(_)) {

@@ -106,7 +106,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         totals,
         depth,
         children,
-        content: None,
+        named: None,
     };
     let mut seeds: Vec<_> = items.chunks(3).map(encode_segment).collect();
     seeds.push(encode_segment(&items));
@@ -114,7 +114,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     seeds.push(root((0..3).map(node).collect(), 0).encode());
     seeds.push(root((0..64).map(node).collect(), 2).encode());
     seeds.push(Root { shape: Shape::File, ..root(Vec::new(), 0) }.encode());
-    seeds.push(Root { content: Some(ReleaseId::of(b"a release")), ..root(Vec::new(), 0) }.encode());
+    seeds.push(Root { named: Some(ReleaseId::of(b"a release")), ..root(Vec::new(), 0) }.encode());
     let container = Container { stream_bytes: 18, artifact: ArtifactId::of(b"an archive"), content: None };
     let path = EntryPath::new("a").expect("a path");
     let named = Container { content: Some(ContentId::of(b"its chunks")), ..container };
