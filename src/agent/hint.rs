@@ -1,4 +1,4 @@
-//! What the proxy knows of a push before it comes.
+//! The proxy's answer to `HintPush`, which threads of a push wait for.
 
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
@@ -8,8 +8,8 @@ use tokio::sync::Notify;
 use ground::poison::Unpoisoned as _;
 use protocol::wire::PushHint;
 
-/// What the proxy is asked at the beginning of a push by an agent that remembers nothing of the link, else before the first archive
-/// is unpacked of which the last push had none unpacked.
+/// The question and its answer. Asked at once by an agent that remembers no link, else before the first archive is unpacked that needs
+/// it.
 #[derive(Debug, Default)]
 pub struct Hint {
     state: Mutex<HintState>,

@@ -175,7 +175,7 @@ impl Pace {
         &self.processor
     }
 
-    /// Waits for the proxy's hint, for at most `patience`, before an archive is unpacked that may meet none.
+    /// Waits for the proxy's hint, for at most `patience`, before an archive is unpacked that the proxy may still have packed.
     #[must_use]
     pub fn hinted(self, hint: Arc<Hint>, patience: Duration) -> Self {
         Self { hint: Some((hint, patience)), ..self }
@@ -195,10 +195,12 @@ impl Pace {
     pub fn encoding(&self) -> Encoding {
         match self.effort {
             Effort::Bytes => Encoding::HARDEST,
-            Effort::Time => Encoding::FASTEST,
-            Effort::Auto => {
+            Effort::Time | Effort::Auto => {
                 let processors = float(self.processors.max(1) as u64);
-                Encoding::over(self.link.now().rate, processors, self.processor.slowness())
+                match Encoding::over(self.link.now().rate, processors, self.processor.slowness()) {
+                    Encoding::Parcels { .. } if self.effort == Effort::Time => Encoding::LIGHT,
+                    encoding => encoding,
+                }
             }
         }
     }
@@ -218,7 +220,7 @@ impl Pace {
         let takes_more = match met {
             Some(ArchivesMet::Packed) => true,
             None | Some(ArchivesMet::Nothing | ArchivesMet::Unpacked) => is_tight,
-            Some(ArchivesMet::Settled) => false,
+            Some(ArchivesMet::Lasting) => false,
         };
         self.choose(Method::Archives, cost, bytes, !takes_more)
     }
@@ -313,7 +315,7 @@ mod tests {
         };
         let hint = Arc::default();
         assert!(!over(&hint));
-        hint.set(Some(PushHint { link: None, archives: ArchivesMet::Settled }));
+        hint.set(Some(PushHint { link: None, archives: ArchivesMet::Lasting }));
         assert!(over(&hint));
         // The first answer counts.
         hint.set(None);
@@ -343,8 +345,8 @@ mod tests {
             assert!(!unpacks(effort, None, Tight, Unknown));
             // The proxy has the last release as it crossed, or has unpacked it.
             assert!(!unpacks(effort, Some(ArchivesMet::Packed), Loose, Packed));
-            assert!(unpacks(effort, Some(ArchivesMet::Settled), Tight, Packed));
-            assert!(unpacks(effort, Some(ArchivesMet::Settled), Tight, Unknown));
+            assert!(unpacks(effort, Some(ArchivesMet::Lasting), Tight, Packed));
+            assert!(unpacks(effort, Some(ArchivesMet::Lasting), Tight, Unknown));
             // As yet the proxy has it as it crossed, alone.
             assert!(!unpacks(effort, Some(ArchivesMet::Unpacked), Tight, Packed));
             assert!(unpacks(effort, Some(ArchivesMet::Unpacked), Loose, Unknown));
@@ -380,7 +382,8 @@ mod tests {
     fn who_asks_for_bytes_or_time_gets_them_over_every_link() {
         for mbit in [1.0, 10_000.0] {
             let (bytes, time) = (over(Effort::Bytes, mbit), over(Effort::Time, mbit));
-            assert_eq!((bytes.encoding(), time.encoding()), (Encoding::HARDEST, Encoding::FASTEST));
+            assert_eq!(bytes.encoding(), Encoding::HARDEST);
+            assert!(matches!(time.encoding(), Encoding::Frames { .. }));
             for method in Method::ALL {
                 assert!(bytes.pays(method, MB) && !time.pays(method, MB));
             }

@@ -1,4 +1,4 @@
-//! Other machines: QUIC and TLS, the proxy's keys and tokens, and blocking work beside async tasks.
+//! QUIC and TLS, the proxy's keys and tokens, the rate of a link, and blocking work beside async tasks.
 
 pub mod tokens;
 pub mod identity;

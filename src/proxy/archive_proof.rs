@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use super::older_archives::{Found, OlderArchives};
 use crate::restore::{
-    Archive, ChunkReader, ChunkSource, Error, Older, Step, each_archive, write_archive_beside,
+    Archive, ChunkReader, ChunkSource, Error, Older, Step, each_archive, write_archive_copying,
 };
 use crate::store::{ArchiveForm, FaultInjection, Store, StoreReader};
 use format::chunking::{Cutter, Profile};
@@ -103,7 +103,7 @@ pub fn rebuild(
     take: &mut dyn FnMut(Step<'_>) -> Result<(), Error>,
 ) -> Result<Option<u64>, Error> {
     let (mut cutter, mut content) = (Cutter::new(profile), ContentHasher::default());
-    let rebuilt = write_archive_beside(archive, older, reader, &Permits::default(), &mut |step| {
+    let rebuilt = write_archive_copying(archive, older, reader, &Permits::default(), &mut |step| {
         match step {
             Step::Bytes(bytes) => cutter.push(bytes, &mut |chunk| content.push(&ChunkRef::of(chunk))),
             Step::Anew => (cutter, content) = (Cutter::new(profile), ContentHasher::default()),

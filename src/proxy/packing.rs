@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::older_archives::{Found, OlderArchives};
 use super::taking::{Error, Taking};
-use crate::restore::{self, Archive, Items, Step, write_archive_beside};
+use crate::restore::{self, Archive, Items, Step, write_archive_copying};
 use crate::store::{ArchiveForm, Store, StoreReader};
 use disk::crash_points;
 use format::chunking::Cutter;
@@ -105,7 +105,7 @@ impl Packing<'_> {
         let found = self.before.most_like(archive, self.store);
         let older = found.as_ref().map(Found::older);
         let profile = self.root.profile;
-        let written = write_archive_beside(archive, older, reader, &Permits::default(), &mut |step| {
+        let written = write_archive_copying(archive, older, reader, &Permits::default(), &mut |step| {
             let Step::Bytes(bytes) = step else {
                 // What was stored of it goes when the store collects.
                 (cutter, batch_bytes) = (Cutter::new(profile), 0);

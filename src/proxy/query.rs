@@ -203,7 +203,7 @@ fn archives_met(store: &Store, app: &AppName, improves: bool) -> ArchivesMet {
         None => ArchivesMet::Nothing,
         Some(latest) if improves && store.packed_only(&latest.release).is_some() => ArchivesMet::Packed,
         Some(latest) if improves && store.unpacked_only(&latest.release).is_some() => ArchivesMet::Unpacked,
-        Some(_) => ArchivesMet::Settled,
+        Some(_) => ArchivesMet::Lasting,
     }
 }
 

@@ -49,7 +49,7 @@ pub fn write_archive(
 ///
 /// # Errors
 /// Those of [`write_archive`]; nothing that is wrong with the older archive.
-pub fn write_archive_beside(
+pub fn write_archive_copying(
     archive: Archive<'_>,
     older: Option<Older<'_>>,
     reader: &mut dyn ChunkReader,

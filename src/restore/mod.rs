@@ -31,7 +31,7 @@ mod zip_writer;
 #[cfg(test)]
 mod sample;
 
-pub use archive::{Step, each_archive, read_plan, write_archive, write_archive_beside};
+pub use archive::{Step, each_archive, read_plan, write_archive, write_archive_copying};
 pub use archive_stream::Archive;
 pub use check::looks_complete;
 pub use free_space::check_fits;

@@ -260,7 +260,7 @@ mod tests {
     use std::os::unix::fs::FileExt as _;
 
     use super::*;
-    use crate::restore::{ChunkSource as _, MemorySource, Step, gzips, noise, write_archive_beside};
+    use crate::restore::{ChunkSource as _, MemorySource, Step, gzips, noise, write_archive_copying};
     use format::manifest::EntryPath;
     use format::recipe::Container;
     use recode::archive::{Limits, Memory, Planner};
@@ -317,7 +317,7 @@ mod tests {
                 Ok(())
             };
             let mut reader = self.source.reader();
-            let copied = write_archive_beside(archive, Some(older), &mut *reader, &Permits::default(), take);
+            let copied = write_archive_copying(archive, Some(older), &mut *reader, &Permits::default(), take);
             assert!(out == self.new, "it differs");
             (copied.expect("rebuilt"), anew)
         }

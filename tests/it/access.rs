@@ -66,7 +66,7 @@ async fn what_a_push_measured_is_told_to_the_same_user_alone() {
         talk.say(FromAgent::Chunks(raw(&chunks))).await;
         talk.say(FromAgent::Commit).await;
         talk.outcome().await.expect("committed");
-        let known = PushHint { link: Some(seen), archives: ArchivesMet::Settled };
+        let known = PushHint { link: Some(seen), archives: ArchivesMet::Lasting };
         assert_eq!(hint(&ada, "web").await.expect("answered"), known);
         assert_eq!(
             hint(&eve, "mine").await.expect("answered"),

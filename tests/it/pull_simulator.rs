@@ -164,7 +164,7 @@ impl ContentView for Shelves {
 impl ReleaseView for Shelves {
     fn encoding(&mut self) -> Encoding {
         self.encodings += 1;
-        [Encoding::FASTEST, Encoding::Parcels { level: 3 }, Encoding::HARDEST][self.encodings % 3]
+        [Encoding::LIGHT, Encoding::Parcels { level: 3 }, Encoding::HARDEST][self.encodings % 3]
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a scan asks and tells of packed streams.
+//! Lets a scan look up and record packed streams.
 
 use std::fmt::Debug;
 

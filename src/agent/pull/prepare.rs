@@ -1,4 +1,4 @@
-//! What a pull does first: it looks at the directory as it is, and refuses to replace what is not whit's.
+//! Examines the directory before a pull, and refuses to replace what is not whit's.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

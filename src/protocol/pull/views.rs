@@ -56,7 +56,7 @@ pub trait ReleaseView: ContentView {
 
     /// Returns how content that resembles nothing is encoded for the agent's link.
     fn encoding(&mut self) -> Encoding {
-        Encoding::FASTEST
+        Encoding::LIGHT
     }
 
     /// Returns the payload of a parcel of `chunks` alone, made now or earlier, for this agent or another.

@@ -81,7 +81,7 @@ pub enum ArchivesMet {
     /// Unpacked, but for some that may be as they are until then.
     Unpacked,
     /// Unpacked where they can be, or as they are for good; or there are none.
-    Settled,
+    Lasting,
 }
 
 /// What was taken into the cache from a destination.

@@ -402,7 +402,7 @@ impl Proxy {
         view: &mut impl ReleaseView,
     ) -> Option<Arc<Vec<u8>>> {
         // Each side takes a second for 10 MB, in which a fast link carries more than a patch saves.
-        if !self.is_slow && view.encoding() == Encoding::FASTEST {
+        if !self.is_slow && matches!(view.encoding(), Encoding::Frames { .. }) {
             return None;
         }
         let make = || Some(patch::compress(plain, older).expect("a unit's basis is within a patch's"));
