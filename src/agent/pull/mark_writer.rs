@@ -41,10 +41,12 @@ pub(super) fn write(
                 let Some(path) = item.path() else { continue };
                 let stat = stat_in(&folder, tree, path)?;
                 let was = were.as_mut().map(|were| were.at(path.as_bytes())).transpose()?.flatten();
-                // A linked file that was written since has not the content that was put there: this is the looks of none.
+                // A linked file that was written since has not the content that was put there: it has the looks of none. By its
+                // inode the exchange knows that it stays.
                 let is_changed =
                     was.is_some_and(|(_, was)| was.inode == stat.inode && was.modified != stat.modified);
-                stats.extend(if is_changed { Stat::default() } else { stat }.encode());
+                let none = Stat { inode: stat.inode, ..Stat::default() };
+                stats.extend(if is_changed { none } else { stat }.encode());
             }
             writer.segment(&segment, &stats).on("write", aside)?;
         }
@@ -134,5 +136,65 @@ impl MarkWriter {
         let length = u32::try_from(bytes.len()).expect("a segment and its stats are small");
         self.add(&length.to_le_bytes())?;
         self.add(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::agent::memory;
+    use crate::agent::pull::comparison::{compare, folder_id};
+    use crate::agent::pull::mark::Mark;
+    use crate::restore::{ChunkSource, Entry, MemorySource, TreeOptions, noise, write_tree};
+    use format::manifest::Shape;
+    use format::recipe::ChunkRef;
+    use ground::monitor::Silent;
+
+    #[test]
+    fn a_linked_file_that_is_written_before_the_mark_stays_and_counts_as_edited() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let at = |name: &str| folder.path().join(name);
+        let entries = ["a", "b"].map(|name| Entry::file(name, 0o644, noise(1, 5000)));
+        let (root, source) = MemorySource::of(Shape::Tree, &entries);
+        write_tree(&root, &source, &at("old"), &TreeOptions::default(), &Silent).expect("written");
+        let mark = |name: &str, tree: &Path, was: Option<&Placed>| {
+            let beginning = Beginning {
+                release: root.release(),
+                folder_mode: None,
+                folder: folder_id(tree).expect("a folder"),
+                mode: 0o755,
+                limit: None,
+                began: memory::now(),
+                deletes: false,
+                root: Some(root.id()),
+                believed_since: None,
+                relinked_until: None,
+            };
+            let mut reader = source.reader();
+            let segments = source.segments.iter().map(|node| {
+                let mut segment = Vec::new();
+                reader.read(&ChunkRef::from(*node), &mut segment).expect("it is there");
+                Ok(segment)
+            });
+            write(&at(name), &beginning, &root, (tree, was), segments).expect("written");
+            let Mark::Whole(placed) = Mark::open(&at(name)).expect("read") else { panic!("no mark") };
+            *placed
+        };
+        let was = mark("pulled", &at("old"), None);
+        fs::create_dir(at("new")).expect("created");
+        for name in ["a", "b"] {
+            fs::hard_link(at("old").join(name), at("new").join(name)).expect("linked");
+        }
+        fs::write(at("old/a"), "mine").expect("written");
+        let file = fs::File::options().write(true).open(at("old/a")).expect("opened");
+        file.set_modified(SystemTime::now() + Duration::from_secs(1)).expect("set");
+        let next = mark("pulled-next", &at("new"), Some(&was));
+        let at_exchange = compare(&at("old"), Some(&was), Some(&next)).expect("compared");
+        assert!(at_exchange.is_none(), "its content is in the new tree: {at_exchange:?}");
+        let later = compare(&at("new"), Some(&next), None).expect("compared");
+        assert_eq!(later.edited, [Path::new("a")]);
     }
 }
