@@ -181,6 +181,37 @@ async fn an_update_links_what_is_unchanged_and_the_next_pull_finds_all_as_it_was
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_that_had_a_second_name_for_a_while_are_read_once_and_linked() {
+    within(async {
+        let world = World::start();
+        let (tree, copy) = (world.path("tree"), world.path("copy"));
+        some_tree(&tree, 1);
+        world.push("app", &tree).await;
+        let pull = async || world.pull("app", &copy).await.expect("pulled");
+        pull().await;
+        tokio::time::sleep(Duration::from_millis(40)).await;
+        assert!(pull().await.unchanged, "it is noted as read");
+        let file = copy.join("bin/tool");
+        fs::hard_link(&file, world.path("backup")).expect("linked");
+        fs::remove_file(world.path("backup")).expect("removed");
+        let mark = world.path(".copy.whit/pulled");
+        let mut written = Vec::new();
+        for _ in 0..3 {
+            written.push(state(&mark));
+            assert!(pull().await.unchanged);
+        }
+        assert!(written[0] != written[1] && written[1] == written[2], "once: {written:?}");
+        let before = state(&file);
+        write(&tree, "new", noise(9, 5000));
+        world.push("app", &tree).await;
+        assert!(!pull().await.unchanged);
+        assert_eq!(state(&file).0, before.0, "it was linked");
+        assert_same(&tree, &copy);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn content_that_a_disk_lost_unseen_is_fetched_again() {
     within(async {
         let world = World::start();

@@ -36,6 +36,8 @@ pub(super) struct Differences {
     pub modes: u64,
     /// The number of files that were read, as their looks do not tell.
     pub read: u64,
+    /// The number of those where nothing but the time of change differed, as after a second name of a file went.
+    pub read_by_change: u64,
     /// Mount points.
     pub mounts: Vec<PathBuf>,
     /// True if a pull put archives there that are stored unpacked.
@@ -242,6 +244,8 @@ impl Comparison<'_> {
             return Ok(true);
         }
         self.found.read += 1;
+        let looks = Stat { changed: stat.changed, device: stat.device, ..stat_of(found) };
+        self.found.read_by_change += u64::from(looks == *stat);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         // One that may not be read may be anything.
         let Ok(file) = rustix::fs::openat(folder, name, flags, Mode::empty()) else { return Ok(false) };

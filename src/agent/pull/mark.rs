@@ -102,7 +102,8 @@ pub(super) struct Beginning {
     /// Since when files that the pull linked were not read; none where all was written.
     #[serde(default)]
     pub believed_since: Option<i64>,
-    /// When whit had removed the last of the earlier names of the files that it linked: each removal is a change of the file.
+    /// When whit had removed the last of the earlier names of the files that it linked, each removal being a change of the file, or
+    /// had read those of which only the time of change differed.
     #[serde(default)]
     pub relinked_until: Option<i64>,
 }
@@ -184,7 +185,7 @@ impl Placed {
     }
 
     /// Returns whether an entry looks as it did when `put` was taken, its device aside: devices get other numbers when a machine
-    /// starts. Its names may have changed until whit had removed the earlier ones of the files that it linked, or it was read.
+    /// starts. Its names may have changed until it was read, or whit had removed the earlier ones of the files that it linked.
     pub fn is_same(&self, put: &Stat, found: &Stat) -> bool {
         let until = self.beginning.relinked_until.map_or(self.read, |until| until.max(self.read));
         let changed =

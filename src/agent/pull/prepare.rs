@@ -118,11 +118,18 @@ pub(super) fn prepare(
     let checked = compare(target, placed.as_ref(), None).and_then(|differences| {
         check(target, &differences, is_ours, options)?;
         let is_as_pulled = is_ours && differences.is_none();
-        let new = placed.as_ref().filter(|placed| is_as_pulled && placed.is_new(began));
-        if let Some(placed) = new.filter(|_| differences.read > 0) {
-            placed.note_read(began);
+        let is_new = is_as_pulled && placed.as_ref().is_some_and(|placed| placed.is_new(began));
+        match (&mut placed, &staging) {
+            (Some(placed), _) if is_new && differences.read > 0 => placed.note_read(began),
+            (Some(placed), Some(staging)) if is_as_pulled && !is_new && differences.read_by_change > 0 => {
+                // As after a pull that linked them and failed. If this fails, they are read once more.
+                placed.beginning.relinked_until = Some(began);
+                let beginning = placed.beginning;
+                drop(mark_writer::rewrite(&staging.mark_path(), placed, placed.read, |_| beginning));
+            }
+            _ => {}
         }
-        Ok((is_as_pulled, differences.has_unpacked, new.is_some()))
+        Ok((is_as_pulled, differences.has_unpacked, is_new))
     });
     let (is_as_pulled, has_unpacked, is_read) = match checked {
         Ok(checked) => checked,
