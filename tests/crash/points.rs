@@ -3,9 +3,10 @@
 //! Each case starts from a copy of one small world (three releases, delivered), arms one point, runs an operation that
 //! passes it, sees the process die, restarts it and checks every promise.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -279,8 +280,15 @@ fn pull_dies_and_goes_on(world: &mut World, crash: &str) -> bool {
     let target = world.path("target");
     let shown = target.display().to_string();
     let release = |version: u64| format!("{APP}@{}", release_of(world, version));
-    let old = world.run(&["pull", &release(2), &shown]);
-    assert!(old.is_good(), "{old:?}");
+    let inode = |path: PathBuf| (fs::metadata(&path).expect("it is there").ino(), path);
+    let inodes = || trees::walk_files(&target).into_iter().map(inode).collect::<BTreeSet<_>>();
+    for _ in 0..2 {
+        let old = world.run(&["pull", &release(2), &shown]);
+        assert!(old.is_good(), "{old:?}");
+        // So that the second pull finds that times tell, and the next one links what is unchanged.
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let old = inodes();
     let mut pull = world.begin(&["pull", &release(3), &shown], Some(crash));
     if !died(pull.ended(SOON)) {
         return false;
@@ -290,6 +298,7 @@ fn pull_dies_and_goes_on(world: &mut World, crash: &str) -> bool {
     let again = world.run(&["pull", &release(3), &shown]);
     assert!(again.is_good(), "{again:?}");
     assert!(is(3, &target));
+    assert!(inodes().intersection(&old).next().is_some(), "it linked no file");
     let left: Vec<_> = fs::read_dir(world.path(".target.whit")).expect("a folder").collect();
     assert_eq!(left.len(), 2, "more than a mark and a lock is left: {left:?}");
     true
