@@ -76,7 +76,7 @@ async fn run(
     let begun = Instant::now();
     let hint = Arc::new(Hint::default());
     let (pace, asks_at_once) = pace(session, options, &hint).await?;
-    let mut asks = true;
+    let mut is_hinted = false;
     let push = &Push { session, options, stored, pace: &pace, monitor, begun };
     let mut assumptions = Assumptions::of(options);
     let mut source: Option<Source> = None;
@@ -98,11 +98,12 @@ async fn run(
         };
         // While the input is read.
         let asking = async {
-            if std::mem::take(&mut asks) {
+            if !is_hinted {
                 if !asks_at_once {
                     hint.wanted().await;
                 }
                 session.ask_hint(&options.app, &hint).await;
+                is_hinted = true;
             }
             std::future::pending().await
         };

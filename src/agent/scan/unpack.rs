@@ -112,7 +112,7 @@ impl<'a> Unpacker<'a> {
                 // It has changed: whoever reads it next reports that.
                 return Ok(None);
             }
-            return self.take_bytes(&archive, profile, buffer);
+            return self.take_bytes(&archive, profile, buffer, self.archives.memory());
         }
         let Some(_copy_room) = self.archives.reserve(size) else { return Ok(None) };
         let copy = self.archives.create()?;
@@ -124,7 +124,8 @@ impl<'a> Unpacker<'a> {
         }
         let archive = Mapping::of_own(&copy, path)?;
         let length = usize::try_from(size).expect("at most 2 GiB");
-        self.take_bytes(archive.range(0, length).on("read", path)?, profile, buffer)
+        let bytes = archive.range(0, length).on("read", path)?;
+        self.take_bytes(bytes, profile, buffer, self.archives.memory())
     }
 
     fn take_bytes(
@@ -132,8 +133,8 @@ impl<'a> Unpacker<'a> {
         archive: &[u8],
         profile: Profile,
         buffer: &mut Vec<u8>,
+        memory: Option<&dyn StreamMemory>,
     ) -> files::Result<Option<(UnpackedArchive, Vec<ChunkRef>)>> {
-        let memory = self.archives.memory();
         let known = memory.map(|memory| memory as &dyn KnownStreams);
         let plan = self.planner.plan(archive, &Limits::default(), &mut Nested(self.archives), known);
         if !is_worth_it(&plan) || self.archives.is_stopping() {
@@ -159,6 +160,10 @@ impl<'a> Unpacker<'a> {
         let file = streams.file();
         match write_stream(&plan, archive, &head, &lengths, file, begin, &members) {
             // What is remembered of a stream was wrong.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData && memory.is_some() => {
+                drop(room);
+                return self.take_bytes(archive, profile, buffer, None);
+            }
             Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(None),
             result => result.on("write to", folder)?,
         }
@@ -167,7 +172,7 @@ impl<'a> Unpacker<'a> {
             return Ok(None);
         }
         room.keep();
-        if let Some(memory) = memory {
+        if let Some(memory) = self.archives.memory() {
             memory.remember(streams_of(&plan, &parts, &chunks));
         }
         self.streams = Some((streams.clone(), begin + lengths.all()));

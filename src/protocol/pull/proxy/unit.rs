@@ -45,9 +45,9 @@ pub(super) struct Unit {
 }
 
 impl Unit {
-    /// Returns whether the basis has room for what `likeness` found.
+    /// Returns whether the basis has room for what `likeness` found, or the unit has no chunk yet and is not to be sent.
     pub fn takes(&self, likeness: &Likeness) -> bool {
-        self.basis_bytes + plain_bytes(&likeness.chunks) <= UNIT_BASIS_BYTES
+        self.chunks.is_empty() || self.basis_bytes + plain_bytes(&likeness.chunks) <= UNIT_BASIS_BYTES
     }
 
     /// Adds a run to the basis; leaves out one that it has, or that alone is too large.
@@ -74,4 +74,32 @@ impl Unit {
 
 fn plain_bytes(chunks: &[ChunkRef]) -> usize {
     chunks.iter().map(|chunk| chunk.bytes as usize).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use delta::similar::Rule;
+    use format::manifest::{RefAt, SegmentIndex};
+
+    #[test]
+    fn a_unit_without_chunks_is_not_sent_for_what_is_too_large_alone() {
+        let chunk = ChunkRef::of(&[7; 65_536]);
+        let at = RefAt { segment: SegmentIndex::of(0), reference: 0 };
+        let basis = Span { segment: at.segment, first: 0, count: 129 };
+        let large = Likeness {
+            new: vec![at],
+            basis,
+            chunks: vec![chunk; 129],
+            rule: Rule::Path,
+            base_path: None,
+            edits: 0,
+        };
+        let mut unit = Unit::default();
+        assert!(unit.takes(&large));
+        unit.add_basis(large);
+        assert!(unit.spans.is_empty());
+        unit.add(chunk);
+        assert_eq!((unit.chunks.len(), unit.bytes), (1, 65_536));
+    }
 }
