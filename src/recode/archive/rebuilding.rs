@@ -138,6 +138,9 @@ fn pack(
         streams.framing.skip(plain.framing_bytes());
         streams.content.skip(plain.content_bytes());
         streams.number += plain.packed_count();
+        // Whoever has nothing to copy could not encode more.
+        let left = streams.heavy_left.checked_sub(heavy_bytes(method, plain));
+        streams.heavy_left = left.ok_or(io::ErrorKind::InvalidData)?;
         return Ok(());
     }
     let Encoders { own, below } = encoders;
@@ -156,6 +159,18 @@ fn pack(
     Ok(())
 }
 
+/// Returns the plain bytes of the xz and zstd streams of a packed piece; archives in those count as they are unpacked.
+fn heavy_bytes(method: &Method, plain: &Plan) -> u64 {
+    if method.format().is_heavy() {
+        return plain.framing_bytes() + plain.content_bytes();
+    }
+    let below = |piece: &Piece| match piece {
+        Piece::Packed { method, plain, .. } => heavy_bytes(method, plain),
+        Piece::Framing(_) | Piece::Content(_) => 0,
+    };
+    plain.pieces().iter().map(below).sum()
+}
+
 fn copy(from: &mut dyn Skip, mut bytes: u64, buffer: &mut [u8], out: &mut dyn Write) -> io::Result<()> {
     while bytes > 0 {
         let length = usize::try_from(bytes).unwrap_or(usize::MAX).min(buffer.len());
@@ -164,4 +179,47 @@ fn copy(from: &mut dyn Skip, mut bytes: u64, buffer: &mut [u8], out: &mut dyn Wr
         bytes -= length as u64;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{Check, Xz};
+    use crate::deflate;
+
+    /// Has every stream, as nothing.
+    struct Everything;
+
+    impl PackedStreams for Everything {
+        fn write(&mut self, _: u32, _: &mut dyn Write) -> io::Result<bool> {
+            Ok(true)
+        }
+    }
+
+    impl Skip for io::Empty {
+        fn skip(&mut self, _: u64) {}
+    }
+
+    #[test]
+    fn no_more_is_copied_than_could_be_encoded() {
+        let packed = |method, plain| Piece::Packed { packed: 0, method, plain, named: None };
+        let xz = |bytes| packed(Method::Xz(Xz::single(6, Check::Crc64)), Plan::plain(bytes));
+        let inside = |piece| {
+            let mut plain = Plan::default();
+            plain.push(piece);
+            packed(deflate::Method::STOCK.into(), plain)
+        };
+        let copied = |pieces: Vec<Piece>| {
+            let mut plan = Plan::default();
+            for piece in pieces {
+                plan.push(piece);
+            }
+            let (mut framing, mut content) = (io::empty(), io::empty());
+            let copied = rebuild_copying(&plan, &mut framing, &mut content, &mut Everything, &mut io::sink());
+            copied.map_err(|error| error.kind())
+        };
+        assert_eq!(copied(vec![xz(1), inside(xz(HEAVY_BYTES_MAX - 1))]), Ok(()));
+        assert_eq!(copied(vec![xz(1), xz(HEAVY_BYTES_MAX)]), Err(io::ErrorKind::InvalidData));
+        assert_eq!(copied(vec![xz(1), inside(xz(HEAVY_BYTES_MAX))]), Err(io::ErrorKind::InvalidData));
+    }
 }
