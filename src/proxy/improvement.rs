@@ -79,8 +79,13 @@ pub(super) fn improve(
                 let unpacked =
                     Improvement::begin(store, &app, &root, proven, bounds).and_then(Improvement::run);
                 let before = OlderArchives::before(store, &app, release);
-                let pack = |_| packing::pack(store, &root, &before, bounds.is_idle, bounds.stopping);
-                (unpacked.and_then(pack), false)
+                let pack = || packing::pack(store, &root, &before, bounds.is_idle, bounds.stopping);
+                let made = match unpacked {
+                    Err(error) if ends_all(&error) => Err(error),
+                    // Without room to unpack an archive the others are packed all the same.
+                    unpacked => pack().and_then(|packed| unpacked.map(|_| packed)),
+                };
+                (made, false)
             } else {
                 continue;
             };
