@@ -32,7 +32,7 @@ pub struct Proof {
 /// Checks the whole manifest, and rebuilds each unpacked archive that the release `latest` does not have.
 ///
 /// A stream that an archive of `latest` has too is copied: that archive was proven, its packed bytes are verified, and decoding it shows
-/// where the stream lies in them, so that encoding would give the same.
+/// where the stream lies in them, so that encoding would give the same. Of an archive that has little of it nothing is copied.
 ///
 /// `alone` is locked while an archive is rebuilt, which keeps one processor busy; `alive` is called regularly; rebuilt
 /// archives are stored for deliveries if `keep` says so. Memory: 32 B for each archive of the two releases, 70 B for each chunk of
@@ -67,13 +67,16 @@ pub fn prove(
         let cache = store.rebuilt().filter(|_| keep);
         let keep = || cache.and_then(|cache| cache.keep(&container.artifact, size));
         let mut keeping = keep();
-        let found = known.most_like(archive, store);
+        let found = known.most_like(archive, store, &mut || {
+            alive();
+            true
+        });
         let older = found.as_ref().map(Found::older);
         let copied = rebuild(archive, older, root.profile, &mut chunk_reader, &mut |step| {
             alive();
             match (step, &mut keeping) {
                 (Step::Bytes(bytes), Some(keeping)) => keeping.write(bytes),
-                (Step::Bytes(_), None) => {}
+                (Step::Bytes(_), None) | (Step::Searching, _) => {}
                 (Step::Anew, _) => keeping = keep(),
             }
             Ok(())
@@ -107,6 +110,7 @@ pub fn rebuild(
         match step {
             Step::Bytes(bytes) => cutter.push(bytes, &mut |chunk| content.push(&ChunkRef::of(chunk))),
             Step::Anew => (cutter, content) = (Cutter::new(profile), ContentHasher::default()),
+            Step::Searching => {}
         }
         take(step)
     });
@@ -145,9 +149,14 @@ mod tests {
 
     /// Stores a tree with the archive of a build, unpacked.
     fn store_build(store: &Store, folder: &Path, build: u64) -> Root {
-        let tree = folder.join(build.to_string());
+        store_archive(store, folder, &format!("app-{build}.gz"), &archive(build))
+    }
+
+    /// Stores a tree with this archive, unpacked.
+    fn store_archive(store: &Store, folder: &Path, name: &str, archive: &[u8]) -> Root {
+        let tree = folder.join(name.trim_end_matches(".gz"));
         fs::create_dir(&tree).expect("made");
-        fs::write(tree.join(format!("app-{build}.gz")), archive(build)).expect("written");
+        fs::write(tree.join(name), archive).expect("written");
         let archives = Archives::new(folder.to_owned());
         let reader = Reader {
             selection: &Selection::everything(),
@@ -177,6 +186,22 @@ mod tests {
         for at in (1000..length).step_by(100) {
             open.write_all_at(&[7], at).expect("written");
         }
+    }
+
+    #[test]
+    fn an_archive_that_shares_little_with_a_large_one_is_encoded() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let store = Store::open(&folder.path().join("store"), Options::default()).expect("a store");
+        let member = |seed, bytes| noise(seed, bytes).iter().map(|byte| byte % 128).collect::<Vec<u8>>();
+        let old = gzips(&[member(1, 200_000), member(2, 200_000), member(3, 1_300_000)]);
+        let old = store_archive(&store, folder.path(), "old.gz", &old);
+        assert_eq!(proof(&store, &old, None, true).archives, 1);
+        let small = gzips(&[member(1, 200_000)]);
+        let small = store_archive(&store, folder.path(), "small.gz", &small);
+        assert_eq!(proof(&store, &small, Some(&old), false).copied, 0);
+        let larger = gzips(&[member(1, 200_000), member(2, 200_000)]);
+        let larger = store_archive(&store, folder.path(), "larger.gz", &larger);
+        assert!(proof(&store, &larger, Some(&old), false).copied > 300_000);
     }
 
     #[test]

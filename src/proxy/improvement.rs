@@ -323,7 +323,11 @@ impl<'a> Improvement<'a> {
         }
         file.flush().map_err(Error::Space)?;
         let stopping = self.bounds.stopping;
-        let known = Arc::new(self.before.known_streams(path, self.store));
+        let go_on = &mut || {
+            self.taking.lease.renew();
+            !stopping.load(Ordering::Relaxed)
+        };
+        let known = Arc::new(self.before.known_streams(path, self.store, go_on));
         let archives = Archives::leaving(folder.path().to_owned(), reserve_bytes).stopped_by(stopping);
         let archives = archives.knowing(known);
         let selection = Selection::everything();
@@ -359,13 +363,17 @@ impl<'a> Improvement<'a> {
             return Ok(None);
         };
         self.taking.take_content(&scan, || stopping.load(Ordering::Relaxed))?;
+        let go_on = &mut || {
+            self.taking.lease.renew();
+            !stopping.load(Ordering::Relaxed)
+        };
+        let archive = crate::restore::Archive { path, size, container, chunks: &chunks };
+        let found = self.before.most_like(archive, self.store, go_on);
         // From what is stored now, as whoever reads it will.
         let alive = &mut |_: Step<'_>| {
             self.taking.lease.renew();
             if stopping.load(Ordering::Relaxed) { Err(crate::restore::Error::Cancelled) } else { Ok(()) }
         };
-        let archive = crate::restore::Archive { path, size, container, chunks: &chunks };
-        let found = self.before.most_like(archive, self.store);
         let older = found.as_ref().map(Found::older);
         match archive_proof::rebuild(archive, older, self.root.profile, &mut reader, alive) {
             Ok(Some(_)) => {

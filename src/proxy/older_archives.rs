@@ -18,6 +18,8 @@ const CHUNKS_MAX: usize = 512 * 1024;
 const RECENT_MAX: usize = 4;
 /// 256 KiB: bytes that are hashed at once.
 const HASH_BYTES: usize = 256 * 1024;
+/// An eighth: an older archive of which another has less is not worth reading.
+const COMMON_RATIO_MIN: u64 = 8;
 
 /// The unpacked archives of a release.
 #[derive(Default)]
@@ -49,22 +51,21 @@ pub(super) struct Found<'a> {
 }
 
 impl OlderArchives {
-    /// Reads the manifests of a release; what cannot be read has no archives.
+    /// Reads the manifests of a release, each as far as it can be read.
     ///
-    /// Memory: 32 B for each archive; 70 B for each chunk, within a bound.
+    /// Memory: 32 B for each archive; 70 B for each chunk, within a bound; one archive's chunks.
     pub(super) fn of(store: &Store, release: &ReleaseId) -> Self {
         let roots = store.records().roots(release).unwrap_or_default();
         let roots: Vec<Root> = roots.iter().filter_map(|root| store.root_at(root).ok()).collect();
         let (mut found, mut reader) = (Self::default(), StoreReader::new(store));
         for root in &roots {
-            let mut read = Vec::new();
             let each = &mut |path, size, recipe: Recipe, chunks| {
-                let container = recipe.container();
-                read.extend(container.map(|container| (path, size, container, chunks)));
+                if let Some(container) = recipe.container() {
+                    found.add((path, size, container, chunks));
+                }
             };
-            match each_stored(root, &mut reader, each) {
-                Ok(()) => read.into_iter().for_each(|archive| found.add(archive)),
-                Err(error) => tracing::debug!(%error, "a manifest of the release before cannot be read"),
+            if let Err(error) = each_stored(root, &mut reader, each) {
+                tracing::debug!(%error, "a manifest of the release before cannot be read");
             }
         }
         let places: HashMap<EntryPath, usize> =
@@ -110,18 +111,36 @@ impl OlderArchives {
         !self.fingerprints.insert(fingerprint(archive))
     }
 
-    /// Returns the archive that has most chunks of another, if its packed bytes are at hand. Hashes them, unless they are chunks.
-    pub(super) fn most_like(&self, archive: Archive<'_>, store: &Store) -> Option<Found<'_>> {
-        let mut common: HashMap<usize, usize> = HashMap::new();
-        for place in archive.chunks.iter().filter_map(|chunk| self.having.get(&chunk.id.into())) {
-            *common.entry(*place).or_default() += 1;
+    /// Returns the archive that has most chunks of another, in bytes, if its packed bytes are at hand; none where they are less than an
+    /// eighth of it. Hashes the packed bytes, unless they are chunks; `go_on` ends that by false.
+    pub(super) fn most_like(
+        &self,
+        archive: Archive<'_>,
+        store: &Store,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Option<Found<'_>> {
+        let mut common: HashMap<usize, u64> = HashMap::new();
+        for chunk in archive.chunks {
+            if let Some(place) = self.having.get(&chunk.id.into()) {
+                *common.entry(*place).or_default() += u64::from(chunk.bytes);
+            }
         }
-        let (place, _) = common.into_iter().max_by_key(|(place, count)| (*count, *place))?;
-        self.archives[place].at_hand(store)
+        let (place, bytes) = common.into_iter().max_by_key(|(place, bytes)| (*bytes, *place))?;
+        let older = &self.archives[place];
+        if bytes < older.container.stream_bytes / COMMON_RATIO_MIN {
+            return None;
+        }
+        older.at_hand(store, go_on)
     }
 
     /// Returns what is known of the streams of the archive whose path is most like this one: the same, or that of another version.
-    pub(super) fn known_streams(&self, path: &EntryPath, store: &Store) -> StoredStreams {
+    /// `go_on` ends reading it by false.
+    pub(super) fn known_streams(
+        &self,
+        path: &EntryPath,
+        store: &Store,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> StoredStreams {
         let alike = |other: &EntryPath| {
             let (one, other) = (path.as_bytes(), other.as_bytes());
             let same = |(one, other): &(&u8, &u8)| one == other;
@@ -129,8 +148,8 @@ impl OlderArchives {
             begin + one.iter().rev().zip(other.iter().rev()).take_while(same).count()
         };
         let nearest = self.archives.iter().max_by_key(|archive| alike(&archive.path));
-        let found = nearest.and_then(|archive| archive.at_hand(store));
-        let streams = found.map(|found| known_streams(found.older(), &mut StoreReader::new(store)));
+        let found = nearest.and_then(|archive| archive.at_hand(store, go_on));
+        let streams = found.map(|found| known_streams(found.older(), &mut StoreReader::new(store), go_on));
         StoredStreams(streams.unwrap_or_default())
     }
 }
@@ -140,8 +159,8 @@ impl OlderArchive {
         Archive { path: &self.path, size: self.size, container: self.container, chunks: &self.chunks }
     }
 
-    /// Finds its packed bytes.
-    fn at_hand(&self, store: &Store) -> Option<Found<'_>> {
+    /// Finds its packed bytes; none where `go_on` returns false.
+    fn at_hand(&self, store: &Store, go_on: &mut dyn FnMut() -> bool) -> Option<Found<'_>> {
         let archive = self;
         if !archive.packed.is_empty() {
             return Some(Found { archive, file: None });
@@ -151,6 +170,9 @@ impl OlderArchive {
         let (mut hasher, mut buffer, mut left) =
             (blake3::Hasher::new(), vec![0; HASH_BYTES], (&file).take(size));
         while let Ok(bytes @ 1..) = left.read(&mut buffer) {
+            if !go_on() {
+                return None;
+            }
             hasher.update(&buffer[..bytes]);
         }
         let is_right = hasher.finalize().as_bytes() == artifact.as_bytes();

@@ -102,22 +102,29 @@ impl Packing<'_> {
         let (mut listed, mut batch, mut batch_bytes) = (Vec::new(), Vec::new(), 0);
         let (taking, stopping) = (&mut self.taking, self.stopping);
         let mut failure = None;
-        let found = self.before.most_like(archive, self.store);
+        let found = self.before.most_like(archive, self.store, &mut || {
+            taking.lease.renew();
+            !stopping.load(Ordering::Relaxed)
+        });
         let older = found.as_ref().map(Found::older);
         let profile = self.root.profile;
         let written = write_archive_copying(archive, older, reader, &Permits::default(), &mut |step| {
-            let Step::Bytes(bytes) = step else {
-                // What was stored of it goes when the store collects.
-                (cutter, batch_bytes) = (Cutter::new(profile), 0);
-                listed.clear();
-                batch.clear();
-                return Ok(());
-            };
-            cutter.push(bytes, &mut |chunk| {
-                listed.push(ChunkRef::of(chunk));
-                batch_bytes += chunk.len();
-                batch.push(chunk.to_vec());
-            });
+            match step {
+                Step::Bytes(bytes) => cutter.push(bytes, &mut |chunk| {
+                    listed.push(ChunkRef::of(chunk));
+                    batch_bytes += chunk.len();
+                    batch.push(chunk.to_vec());
+                }),
+                Step::Anew => {
+                    // What was stored of it goes when the store collects.
+                    (cutter, batch_bytes) = (Cutter::new(profile), 0);
+                    listed.clear();
+                    batch.clear();
+                }
+                Step::Searching => {
+                    taking.lease.renew();
+                }
+            }
             let kept = if stopping.load(Ordering::Relaxed) {
                 Err(Error::Stopping)
             } else if batch_bytes >= BATCH_BYTES {

@@ -21,6 +21,8 @@ pub enum Step<'a> {
     Bytes(&'a [u8]),
     /// Its beginning: what came so far is wrong.
     Anew,
+    /// Nothing yet: an older archive is searched. Comes before the first bytes, often.
+    Searching,
 }
 
 /// Passes the archive's bytes to `take`, in order, at most `size` of them.
@@ -58,9 +60,16 @@ pub fn write_archive_copying(
 ) -> Result<u64, Error> {
     let shared = Shared::new(reader);
     let head = read_head(archive, &shared)?;
-    if let Some(older) = older
-        && let Some(mut copies) = Copies::find(archive, &head, &older, &shared)
-    {
+    let mut searching = Ok(());
+    let copies = older.and_then(|older| {
+        let go_on = &mut || {
+            searching = take(Step::Searching);
+            searching.is_ok()
+        };
+        Copies::find(archive, &head, older, &shared, go_on)
+    });
+    searching?;
+    if let Some(mut copies) = copies {
         let mut bytes = |bytes: &[u8]| take(Step::Bytes(bytes));
         match write_once(archive, &head, &shared, turns, Some(&mut copies), &mut bytes) {
             Err(Error::OtherArtifact(_)) => take(Step::Anew)?,
