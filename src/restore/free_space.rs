@@ -12,7 +12,7 @@ use rustix::fs::StatVfs;
 use super::hole::is_hole;
 use super::{ChunkSource, Error, Items};
 use disk::files::OnPath;
-use format::manifest::{Item, Root, Totals};
+use format::manifest::{EntryPath, Item, Root, Totals};
 use format::recipe::Recipe;
 use ground::limits::{ROOM_RESERVE_BYTES, ROOM_RESERVE_PART};
 
@@ -28,6 +28,9 @@ pub fn check_fits(place: &Path, totals: Totals) -> Result<(), Error> {
     free.check_entries(totals)?;
     free.check_bytes(totals.bytes)
 }
+
+/// Returns whether the file of that number and path, of this size and mode, takes no space, as an earlier copy has it.
+type Shares<'a> = dyn Fn(u64, &EntryPath, (u64, u16)) -> bool + 'a;
 
 /// The free space of a file system.
 #[derive(Debug)]
@@ -51,15 +54,12 @@ impl<'a> FreeSpace<'a> {
         Ok(Self { place, bytes, block: found.f_frsize.max(1), entries })
     }
 
-    /// Fails if the tree of `root` does not fit. `is_same` returns whether an earlier copy has the file of that number;
-    /// such files have `same_bytes` in all. `shares` returns whether they take no space.
+    /// Fails if the tree of `root` does not fit, the files that `shares` names aside.
     pub fn check_tree(
         &self,
         root: &Root,
         source: &dyn ChunkSource,
-        same_bytes: u64,
-        is_same: &dyn Fn(u64) -> bool,
-        shares: &dyn Fn() -> bool,
+        shares: &Shares<'_>,
     ) -> Result<(), Error> {
         self.check_entries(root.totals)?;
         let Totals { files, directories, symlinks, bytes, .. } = root.totals;
@@ -68,11 +68,10 @@ impl<'a> FreeSpace<'a> {
             return Ok(());
         }
         // Near the bound, count file by file.
-        let shares = same_bytes > 0 && shares();
         let (mut needed, mut number, mut has_holes) = (directories.saturating_mul(self.block), 0, false);
         for item in Items::new(root, &mut *source.reader()) {
-            let (size, recipe) = match item? {
-                Item::File { size, recipe, .. } => (size, recipe),
+            let (path, mode, size, recipe) = match item? {
+                Item::File { path, mode, size, recipe } => (path, mode, size, recipe),
                 Item::Chunk(chunk) if has_holes && is_hole(&chunk) => {
                     needed = needed.saturating_sub(chunk.bytes.into());
                     continue;
@@ -85,7 +84,7 @@ impl<'a> FreeSpace<'a> {
                 }
                 _ => continue,
             };
-            let counts = !(shares && is_same(number));
+            let counts = !shares(number, &path, (size, mode));
             // The chunks of an archive are of what it holds, whose zeros leave no hole in the archive.
             has_holes = counts && recipe == Recipe::Chunks;
             if counts {
@@ -124,6 +123,17 @@ pub fn can_reflink(folder: &Path) -> bool {
     shared().is_ok()
 }
 
+/// Returns whether files in `folder` can have several names.
+pub fn can_link(folder: &Path) -> bool {
+    let linked = || -> std::io::Result<()> {
+        let folder = tempfile::tempdir_in(folder)?;
+        let (one, other) = (folder.path().join("one"), folder.path().join("other"));
+        File::create(&one)?;
+        std::fs::hard_link(one, other)
+    };
+    linked().is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -132,7 +142,7 @@ mod tests {
     use super::*;
     use crate::restore::sample::MemorySource;
     use crate::restore::{TreeOptions, write_tree};
-    use format::manifest::{EntryPath, Shape};
+    use format::manifest::Shape;
     use format::recipe::{ChunkRef, Container};
     use ground::faults::{Fault, Faulty};
     use ground::ids::ArtifactId;
@@ -159,7 +169,7 @@ mod tests {
             let file = Item::File { path: path("a"), mode: 0o644, size, recipe };
             let items: Vec<Item> = std::iter::once(file).chain(zeros.iter().cloned()).collect();
             let root = source.manifest(Shape::Tree, &items);
-            space.check_tree(&root, &source, 0, &|_| false, &|| false).map_err(|error| error.fault())
+            space.check_tree(&root, &source, &|_, _, _| false).map_err(|error| error.fault())
         };
         let stream_bytes = 10 * MIB;
         assert_eq!(fits(stream_bytes, Recipe::Chunks), Ok(()), "nothing but holes");
@@ -183,7 +193,7 @@ mod tests {
         };
         let mut fits = |items: &[Item]| {
             let root = source.manifest(Shape::Tree, items);
-            space.check_tree(&root, &source, 0, &|_| false, &|| false).map_err(|error| error.fault())
+            space.check_tree(&root, &source, &|_, _, _| false).map_err(|error| error.fault())
         };
         assert_eq!(fits(&(0..100).map(folder).collect::<Vec<_>>()), Ok(()));
         assert_eq!(fits(&(0..101).map(folder).collect::<Vec<_>>()), Err(Fault::Full));

@@ -161,6 +161,40 @@ fn a_release_that_does_not_fit_is_refused_before_anything_is_written() {
 }
 
 #[test]
+fn an_update_whose_files_must_be_copied_needs_room_for_them() {
+    let Namespace::Inside = namespace("mounts::an_update_whose_files_must_be_copied_needs_room_for_them")
+    else {
+        return;
+    };
+    let home = Home::new();
+    // Little content in many blocks.
+    for number in 0..3000 {
+        write(&home.path("tree"), &number.to_string(), "small");
+    }
+    let disk = home.path("disk");
+    fs::create_dir(&disk).expect("created");
+    mount(&["-t", "tmpfs", "-o", "size=20m", "none"], &disk);
+    let push = |content: &str| {
+        write(&home.path("tree"), "new", content);
+        home.run(&["push", "app", "tree"]).good();
+        // So that the times of what was pulled before tell.
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    };
+    push("one");
+    home.run(&["pull", "app", "disk/copy"]).good();
+    push("two");
+    home.run(&["pull", "app", "disk/copy"]).good();
+    let is_done = |command: &mut Command| assert!(command.status().is_ok_and(|done| done.success()));
+    is_done(Command::new("cp").arg("-al").arg(disk.join("copy")).arg(disk.join("backup")));
+    push("three");
+    home.run(&["pull", "app", "disk/copy"]).failed(7, "B needed");
+    assert_eq!(fs::read(disk.join("copy/new")).expect("a file"), b"two");
+    fs::remove_dir_all(disk.join("backup")).expect("removed");
+    home.run(&["pull", "app", "disk/copy"]).good();
+    assert_eq!(fs::read(disk.join("copy/new")).expect("a file"), b"three");
+}
+
+#[test]
 fn a_tar_file_is_written_to_what_is_there() {
     let home = Home::new();
     write(&home.path("tree"), "file", "content");

@@ -33,6 +33,13 @@ impl<'a> Unchanged<'a> {
 }
 
 impl Linkable for Unchanged<'_> {
+    fn begin(&self) {
+        // Where the mark cannot be read any more, the rest of it says what it can.
+        if let Ok(entries) = self.placed.entries() {
+            *self.entries.borrow_mut() = entries;
+        }
+    }
+
     fn may_be_linked(&self, path: &EntryPath, found: &Statx) -> bool {
         // A mark that cannot be read any more says nothing.
         let Ok(Some((Item::File { size, .. }, put))) = self.entries.borrow_mut().at(path.as_bytes()) else {

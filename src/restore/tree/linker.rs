@@ -5,10 +5,36 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{AtFlags, FileType, OFlags, Statx};
 use rustix::io::Errno;
 
-use super::site::Site;
+use super::site::{Site, is_owner};
 use super::{Linkable, Previous};
+use crate::restore::Mapping;
 use disk::files::{self, Folder, open_beneath};
 use format::manifest::EntryPath;
+
+/// Returns whether [`Linker::link`] would link the earlier copy's file at `path`, where the file system does. Asked for in the
+/// manifest's order, before any linker begins.
+pub(super) fn would_link(
+    previous: &Previous<'_>,
+    mapping: &Mapping<'_>,
+    path: &EntryPath,
+    (size, mode): (u64, u16),
+) -> bool {
+    let Some(linkable) = previous.linkable else { return false };
+    let opened = open_beneath(previous.folder, path.as_bytes(), OFlags::PATH | OFlags::NOFOLLOW);
+    let found = opened.and_then(|file| files::examine(&file, c"", AtFlags::EMPTY_PATH));
+    found.is_ok_and(|found| {
+        found.stx_nlink == 1
+            && is_right(&found, mapping, (size, mapping.mode_of_file(mode)))
+            && linkable.may_be_linked(path, &found)
+    })
+}
+
+fn is_right(found: &Statx, mapping: &Mapping<'_>, (size, mode): (u64, u16)) -> bool {
+    FileType::from_raw_mode(found.stx_mode.into()) == FileType::RegularFile
+        && found.stx_mode & 0o7777 == mode
+        && found.stx_size == size
+        && is_owner(mapping, (found.stx_uid, found.stx_gid))
+}
 
 /// Links files, in the manifest's order. Both folders of the last one stay open for the next.
 pub(super) struct Linker<'a> {
@@ -26,6 +52,7 @@ impl<'a> Linker<'a> {
     /// Begins before the first file; none where nothing may be linked.
     pub(super) fn new(previous: &Previous<'a>, made: &'a Folder, site: &'a Site<'a>) -> Option<Self> {
         let (linkable, earlier) = (previous.linkable?, previous.folder);
+        linkable.begin();
         Some(Self { earlier, made, linkable, site, within: None, refused: false })
     }
 
@@ -45,12 +72,7 @@ impl<'a> Linker<'a> {
             self.within = self.open(above).map(|(old, new)| (above.to_owned(), old, new));
         }
         let Some((_, old, new)) = &self.within else { return false };
-        let is_right = |found: &Statx| {
-            FileType::from_raw_mode(found.stx_mode.into()) == FileType::RegularFile
-                && found.stx_mode & 0o7777 == mode
-                && found.stx_size == size
-                && self.site.is_owner((found.stx_uid, found.stx_gid))
-        };
+        let is_right = |found: &Statx| is_right(found, &self.site.mapping, (size, mode));
         let examine = |folder| files::examine(folder, name, AtFlags::empty()).ok();
         let Some(found) = examine(old).filter(|found| found.stx_nlink == 1 && is_right(found)) else {
             return false;

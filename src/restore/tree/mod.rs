@@ -18,6 +18,7 @@ mod same;
 mod site;
 mod worker;
 
+use std::cell::LazyCell;
 use std::ffi::OsStr;
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -35,7 +36,7 @@ use self::planner::Planner;
 use self::same::SameFiles;
 use self::site::Site;
 use self::worker::Worker;
-use super::free_space::{FreeSpace, can_reflink};
+use super::free_space::{FreeSpace, can_link, can_reflink};
 use super::{ChunkSource, Error, Mapping};
 use disk::crash_points;
 use disk::files::{self, Folder, OnPath};
@@ -103,6 +104,9 @@ pub struct Previous<'a> {
 /// Says which files of an earlier copy may be linked into the new one without being read: the earlier copy is given up, and
 /// something else than their bytes shows that they are unchanged.
 pub trait Linkable: fmt::Debug {
+    /// Begins before the first file, once more if need be.
+    fn begin(&self);
+
     /// Returns whether the file at `path`, which looks as `found` says, has the content that the earlier release says. Paths are
     /// asked for in the manifest's order.
     fn may_be_linked(&self, path: &EntryPath, found: &Statx) -> bool;
@@ -184,10 +188,12 @@ pub fn write_tree(
     let above = options.above.or(opened.as_ref()).expect("one of them is there");
     // The open folder itself, whatever has its path by now.
     let open = format!("/proc/self/fd/{}", above.as_fd().as_raw_fd());
-    let links = options.reuse == Reuse::HardLink
-        || options.previous.is_some_and(|previous| previous.linkable.is_some());
-    let shares = || links || can_reflink(Path::new(&open));
-    FreeSpace::at(above.path())?.check_tree(root, source, same.bytes(), &|file| same.has(file), &shares)?;
+    let share = LazyCell::new(|| options.reuse == Reuse::HardLink || can_reflink(Path::new(&open)));
+    let links = LazyCell::new(|| can_link(Path::new(&open)));
+    FreeSpace::at(above.path())?.check_tree(root, source, &|file, path, looks| {
+        let would_link = |previous| linker::would_link(previous, &options.mapping, path, looks);
+        same.has(file) && (*share || (options.previous.as_ref().is_some_and(would_link) && *links))
+    })?;
     let (unfinished, made) = Unfinished::create(above, folder)?;
     let site = Site::new(&made, options, monitor);
     let linker = options.previous.and_then(|previous| Linker::new(&previous, &made, &site));

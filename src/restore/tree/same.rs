@@ -16,7 +16,6 @@ const FILES_MAX: usize = 64 * 1024 * 1024;
 pub(super) struct SameFiles {
     bits: Vec<u64>,
     files: usize,
-    bytes: u64,
 }
 
 impl SameFiles {
@@ -33,7 +32,7 @@ impl SameFiles {
         let (mut new_reader, mut old_reader) = (source.reader(), source.reader());
         let mut old = Earlier { items: Items::new(previous, &mut *old_reader).peekable(), failed: None };
         let mut found = Self::default();
-        let (mut open, mut open_bytes) = (None, 0);
+        let mut open = None;
         for item in Items::new(root, &mut *new_reader) {
             match item? {
                 Item::Chunk(chunk) => {
@@ -42,15 +41,15 @@ impl SameFiles {
                     }
                 }
                 Item::File { path, size, recipe, .. } => {
-                    found.push(open.take().as_ref(), open_bytes);
-                    (open, open_bytes) = (Some(old.has_file(&path, size, recipe)), size);
+                    found.push(open.take().as_ref());
+                    open = Some(old.has_file(&path, size, recipe));
                 }
                 // Its chunks all came.
                 Item::Linked => {}
-                _ => found.push(open.take().as_ref(), open_bytes),
+                _ => found.push(open.take().as_ref()),
             }
         }
-        found.push(open.as_ref(), open_bytes);
+        found.push(open.as_ref());
         if let Some(error) = old.failed {
             monitor.note(&format!("the rest of the earlier copy is not used: {error}"));
         }
@@ -63,17 +62,11 @@ impl SameFiles {
         self.bits.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 == 1)
     }
 
-    /// Bytes of all such files.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    fn push(&mut self, file: Option<&Open>, bytes: u64) {
+    fn push(&mut self, file: Option<&Open>) {
         let Some(same) = file.map(Open::is_same) else { return };
         if self.files == FILES_MAX {
             return;
         }
-        self.bytes = self.bytes.saturating_add(if same { bytes } else { 0 });
         if self.files.is_multiple_of(64) {
             self.bits.push(0);
         }

@@ -272,18 +272,12 @@ impl<'a> Site<'a> {
     pub(super) fn hard_link(&self, earlier: &File, wanted: &Whole) -> bool {
         let Ok(stat) = rustix::fs::fstat(earlier) else { return false };
         let equal = stat.st_mode & 0o7777 == u32::from(wanted.mode)
-            && self.is_owner((stat.st_uid, stat.st_gid))
+            && is_owner(&self.mapping, (stat.st_uid, stat.st_gid))
             && u64::try_from(stat.st_size) == Ok(wanted.size);
         // The open file itself, not whatever has its name by now.
         let opened = format!("/proc/self/fd/{}", earlier.as_raw_fd());
         let path = wanted.path.as_bytes();
         equal && rustix::fs::linkat(CWD, opened, self.folder, path, AtFlags::SYMLINK_FOLLOW).is_ok()
-    }
-
-    /// Returns whether a file of this user and group is one as it is created here.
-    pub(super) fn is_owner(&self, (user, group): (u32, u32)) -> bool {
-        let owner = self.mapping.owner.unwrap_or(rustix::process::geteuid().as_raw());
-        user == owner && self.mapping.group.is_none_or(|wanted| group == wanted)
     }
 
     /// Gives a file that was created here one more name; returns false if the file system refuses.
@@ -319,6 +313,12 @@ impl<'a> Site<'a> {
     pub(super) fn path(&self, path: &EntryPath) -> PathBuf {
         self.folder.at(OsStr::from_bytes(path.as_bytes()))
     }
+}
+
+/// Returns whether a file of this user and group is one as it is created with this mapping.
+pub(super) fn is_owner(mapping: &Mapping<'_>, (user, group): (u32, u32)) -> bool {
+    let owner = mapping.owner.unwrap_or(rustix::process::geteuid().as_raw());
+    user == owner && mapping.group.is_none_or(|wanted| group == wanted)
 }
 
 /// Returns whether a directory of this mode could not be filled by its owner.
