@@ -209,7 +209,8 @@ impl<'a> Encoder<'a> {
             let compress = || compression::compress_against(&[], plain, level);
             return encoded(lengths, basis, Codec::Zstd, self.pace.processor().measure(predicted, compress));
         }
-        let level = level_against(prefix.len() + plain.len(), level);
+        let level =
+            if dense { level.min(DENSE_LEVEL) } else { level_against(prefix.len() + plain.len(), level) };
         encoded(lengths, basis, Codec::Zstd, compression::compress_against(&prefix, plain, level))
     }
 }
@@ -263,6 +264,10 @@ fn by_deltas(
     let payload = compression::compress_against(&copied, &literals, level);
     encoded(lengths, Basis::BlockSums(sections), Codec::Zstd, payload)
 }
+
+/// zstd's level for dense content with a prefix: its search for far copies finds what there is. At level 9 and above, without that
+/// search, a changed wheel of 12.5 MB takes 4.13 MB instead of 0.28.
+const DENSE_LEVEL: i32 = 6;
 
 /// zstd's level where there is a prefix: its cost grows with the prefix, its gain with the effort.
 fn level_against(bytes: usize, level: i32) -> i32 {
