@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_unit_without_chunks_is_not_sent_for_what_is_too_large_alone() {
-        let chunk = ChunkRef::of(&[7; 65_536]);
+        let chunk = ChunkRef::of(&vec![7; 65_536]);
         let at = RefAt { segment: SegmentIndex::of(0), reference: 0 };
         let basis = Span { segment: at.segment, first: 0, count: 129 };
         let large = Likeness {
