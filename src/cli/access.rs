@@ -127,28 +127,28 @@ impl AccessArgs {
         output: &Output,
         local: Destinations,
     ) -> Result<OpenSession, Error> {
-        let place = self.place(output)?;
-        let token_file = self.file_of_token().filter(|_| matches!(place, ProxyPlace::Remote(_)));
-        let limit = if matches!(place, ProxyPlace::Remote(_)) { limit } else { Duration::ZERO };
-        let (place, access, embedded) = match place {
+        let (place, session, embedded) = match self.place(output)? {
             ProxyPlace::Remote(_) if !local.is_empty() => {
                 return Err(Error::input(
                     "a remote proxy cannot deliver to a `dir:PATH` of this machine",
                     "name a destination of the proxy's configuration; or leave out --proxy, to use a proxy inside the command",
                 ));
             }
-            ProxyPlace::Remote(access) => (host_of(&access.url), access, None),
+            ProxyPlace::Remote(access) => {
+                let waiting = waiting(output, format!("connecting to {}", host_of(&access.url)));
+                let session =
+                    Session::open_within(&access, &link::Options::default(), limit, &waiting).await?;
+                let session = match self.file_of_token() {
+                    Some(file) => session.with_token_file(file),
+                    None => session,
+                };
+                (host_of(&access.url), session, None)
+            }
             ProxyPlace::Inside(data) => {
                 check_apart(&local, &data)?;
-                let (embedded, access) = embedded::open(&data, local, output).await?;
-                (data.display().to_string(), access, embedded)
+                let (embedded, session) = embedded::open(&data, local, output).await?;
+                (data.display().to_string(), session, embedded)
             }
-        };
-        let waiting = waiting(output, format!("connecting to {}", host_of(&access.url)));
-        let session = Session::open_within(&access, &link::Options::default(), limit, &waiting).await?;
-        let session = match token_file {
-            Some(file) => session.with_token_file(file),
-            None => session,
         };
         Ok(OpenSession { session, place, embedded, output: output.clone() })
     }

@@ -316,6 +316,23 @@ fn two_pushes_at_once_without_a_proxy_both_succeed() {
 }
 
 #[test]
+fn pushes_that_begin_as_others_end_succeed_without_a_proxy() {
+    const ROUNDS: u64 = 12;
+    let home = Home::new();
+    std::thread::scope(|scope| {
+        for app in ["one", "two", "three"] {
+            let home = &home;
+            scope.spawn(move || {
+                for round in 1..=ROUNDS {
+                    write(&home.path(app), "a", format!("{app} {round}"));
+                    assert_eq!(home.run(&["push", app, app, "--json"]).json()["sequence"], round);
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn a_proxy_says_where_it_is_and_its_first_start_how_to_log_in() {
     let home = Home::new();
     let proxy = home.serve(&["--data", "data"]);
