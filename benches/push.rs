@@ -69,6 +69,7 @@ impl Served {
                 expires: None,
                 on_behalf: false,
                 then: Vec::new(),
+                target: None,
             });
             let access = Access { url: proxy.url().clone(), token: token.expect("a token") };
             (access, tokio::spawn(proxy.run(async { drop(stopped.await) })))

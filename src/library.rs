@@ -158,6 +158,7 @@ pub(crate) fn own_token(identity: &Identity) -> Result<String, identity::Error> 
         expires: Some(now + TOKEN_SECONDS),
         on_behalf: false,
         then: Vec::new(),
+        target: None,
     })
 }
 

@@ -407,6 +407,7 @@ fn grant() -> Grant {
         expires: Some(1_800_000_000),
         on_behalf: false,
         then: Vec::new(),
+        target: None,
     }
 }
 

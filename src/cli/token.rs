@@ -14,7 +14,7 @@ use crate::net::identity::Identity;
 use crate::net::tokens::Listed;
 use disk::clock::now;
 use ground::faults::Fault;
-use ground::ids::{SpaceName, UserName};
+use ground::ids::{SpaceName, TargetName, UserName};
 use ground::pattern::Pattern;
 use protocol::token::{Action, Grant, TokenId};
 
@@ -72,6 +72,9 @@ struct CreateArgs {
     /// Actions that deliveries may ask for to follow, as names or patterns; may be given several times [default: none].
     #[arg(long, value_name = "PATTERN")]
     then: Vec<Pattern>,
+    /// For a machine that watches (`whit pull --watch`): the name that `whit targets` and groups know it by.
+    #[arg(long, value_name = "NAME")]
+    target: Option<TargetName>,
 }
 
 /// Runs the command.
@@ -122,6 +125,7 @@ fn create_token(identity: &Identity, arguments: &CreateArgs, output: &Output) ->
         expires: arguments.expires.map(|time| now + time.as_secs()),
         on_behalf: arguments.on_behalf,
         then: arguments.then.clone(),
+        target: arguments.target.clone(),
     })?;
     output.report(&json!({ "id": id, "token": token }), || token.clone())
 }
@@ -139,6 +143,7 @@ pub fn everything(identity: &Identity, user: UserName) -> Result<String, Error> 
         expires: None,
         on_behalf: false,
         then: vec![Pattern::any()],
+        target: None,
     })?;
     Ok(token)
 }

@@ -10,6 +10,7 @@ pub mod pack;
 pub mod hop;
 pub mod record;
 pub mod shown;
+pub mod target;
 pub mod current;
 pub mod cache_mark;
 pub mod release_manifests;

@@ -304,6 +304,7 @@ mod tests {
             expires: None,
             on_behalf: false,
             then: Vec::new(),
+            target: None,
         }
     }
 

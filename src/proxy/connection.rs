@@ -110,6 +110,13 @@ async fn go_on(shared: Arc<Shared>, link: Link, mut sender: Sender, mut receiver
             let planned = preview::serve(&granted, &release, &destinations, all, &mut sender).await;
             end(sender, planned).await;
         }
+        Operation::Watch(_)
+        | Operation::Targets { .. }
+        | Operation::Rollouts { .. }
+        | Operation::SteerRollout { .. } => {
+            let text = "this proxy knows no targets yet".to_owned();
+            refuse(sender, Refusal { fault: Fault::Version, text, hint: None }).await;
+        }
         question => {
             let answered = query::answer(granted, question, &mut sender).await;
             end(sender, answered).await;

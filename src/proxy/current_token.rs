@@ -110,6 +110,7 @@ mod tests {
             expires: Some(10),
             on_behalf: false,
             then: Vec::new(),
+            target: None,
         };
         let other = |change: &dyn Fn(&mut Grant)| {
             let mut grant = Grant { id: TokenId::from_bytes([2; 8]), expires: None, ..first.clone() };

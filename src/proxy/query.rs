@@ -164,6 +164,10 @@ fn work_out(granted: &Granted, question: Operation, give: impl Fn(Answer) -> boo
         | Operation::Deliveries(_)
         | Operation::Steer { .. }
         | Operation::CheckDestinations(_)
+        | Operation::Watch(_)
+        | Operation::Targets { .. }
+        | Operation::Rollouts { .. }
+        | Operation::SteerRollout { .. }
         | Operation::PlanDelivery { .. } => unreachable!("these are served by themselves"),
     }
     Ok(())

@@ -206,6 +206,7 @@ pub fn token(identity: &Identity, change: impl FnOnce(&mut Grant)) -> String {
             expires: None,
             on_behalf: false,
             then: Vec::new(),
+            target: None,
         };
         change(&mut grant);
         grant

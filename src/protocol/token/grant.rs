@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use ground::ids::{ActionName, AppName, DestinationName, SpaceName, UserName};
+use ground::ids::{ActionName, AppName, DestinationName, SpaceName, TargetName, UserName};
 use ground::limits::LIST_MAX;
 use ground::pattern::Pattern;
 use ground::token_id::TokenId;
@@ -89,6 +89,9 @@ pub struct Grant {
     /// The actions that its deliveries may ask for to follow; none matches none.
     #[serde(default)]
     pub then: Vec<Pattern>,
+    /// The target whose token it is; none for a user's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<TargetName>,
 }
 
 impl Grant {
@@ -162,6 +165,7 @@ mod tests {
             expires: Some(10),
             on_behalf: false,
             then: Vec::new(),
+            target: None,
         };
         assert!(grant.allows(Action::Push, Some(&name("web-1"))));
         assert!(grant.allows(Action::Push, None));

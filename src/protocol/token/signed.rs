@@ -178,6 +178,7 @@ mod tests {
             expires: Some(1_800_000_000),
             on_behalf: false,
             then: Vec::new(),
+            target: None,
         }
     }
 
@@ -274,6 +275,7 @@ mod tests {
                 expires,
                 on_behalf: false,
                 then: Vec::new(),
+                target: None,
             };
             let text = issuer(7).sign(&grant).expect("a small grant");
             prop_assert_eq!(verify(&text, issuer(7).public_key(), 0), Ok(grant));

@@ -14,6 +14,7 @@ mod possession;
 mod sketches;
 mod query;
 mod reply;
+mod targets;
 
 pub use batch::{
     Batch, BatchError, SegmentBatch, pack_names, pack_short_names, unpack_names, unpack_short_names,
@@ -32,6 +33,7 @@ pub use query::{
     ProxyInfo, PushHint, SizeClass, Statistics, UserStatistics,
 };
 pub use sketches::Sketches;
+pub use targets::{FromTarget, RolloutStatus, RolloutSteering, TargetStatus, ToTarget, Wanted, Watching};
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteArray, ByteBuf};
@@ -43,7 +45,7 @@ use ground::faults::{Fault, Faulty, faulty};
 use ground::ids::{ActionName, AppName, ChunkId, DestinationName, Label, ReleaseId};
 
 /// The version of these messages; ALPN `whit/1` agrees on the framing, this on the content.
-pub const VERSION: u16 = 10;
+pub const VERSION: u16 = 11;
 
 /// The first message of every stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeliveriesWanted, Open, Steering};
-use ground::ids::{ActionName, AppName, ChunkId, DeliveryId, DestinationName, Label, Selector};
+use super::{DeliveriesWanted, Open, RolloutSteering, Steering, Watching};
+use ground::ids::{ActionName, AppName, ChunkId, DeliveryId, DestinationName, Label, RolloutId, Selector};
 
 /// A request of an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,6 +150,29 @@ pub enum Operation {
     },
     /// Let go of a destination that is not configured any more: what waits for it, and what it shows and keeps.
     DropDestination(DestinationName),
+    /// Be a target: [`FromTarget`](super::FromTarget) and [`ToTarget`](super::ToTarget) follow.
+    Watch(Box<Watching>),
+    /// The targets of an application, or of all that the token may see; then each change, if that is wanted.
+    Targets {
+        /// The application.
+        app: Option<AppName>,
+        /// True to hear of changes.
+        watch: bool,
+    },
+    /// Rollouts that have not ended, and those that ended last; then each change, if that is wanted.
+    Rollouts {
+        /// The application.
+        app: Option<AppName>,
+        /// True to hear of changes.
+        watch: bool,
+    },
+    /// Hold, resume or end a rollout.
+    SteerRollout {
+        /// Which.
+        rollout: RolloutId,
+        /// What is done.
+        how: RolloutSteering,
+    },
 }
 
 impl Operation {
@@ -182,7 +205,11 @@ impl Operation {
             | Self::Destinations
             | Self::CheckDestinations(_)
             | Self::Prime { .. }
-            | Self::DropDestination(_) => Vec::new(),
+            | Self::DropDestination(_)
+            | Self::Watch(_)
+            | Self::Targets { .. }
+            | Self::Rollouts { .. }
+            | Self::SteerRollout { .. } => Vec::new(),
         }
     }
 }

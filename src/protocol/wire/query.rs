@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     DeliveryPlan, DeliveryStatus, DestinationCheck, DestinationDropped, DestinationStatus, LinkSeen, Refusal,
+    RolloutStatus, TargetStatus,
 };
 use format::current::{CurrentEntry, MovedBy, Standing};
 use format::maintenance::{Collected, Removal, Verified};
@@ -60,6 +61,10 @@ pub enum Answer {
     Dropped(DestinationDropped),
     /// What helps to choose how to push.
     PushHint(PushHint),
+    /// Some targets; none says only that the proxy is there.
+    Targets(Vec<TargetStatus>),
+    /// Some rollouts; none says only that the proxy is there.
+    Rollouts(Vec<RolloutStatus>),
 }
 
 /// What helps an agent to choose how to push.
