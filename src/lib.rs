@@ -54,6 +54,7 @@
 //! | `net` | QUIC, keys, blocking work |
 //! | `agent` | pushes and pulls |
 //! | `delivery` | destinations, and what goes there |
+//! | `target` | a directory of this machine that pulls, and goes back |
 //! | `proxy` | answers requests, keeps spaces, delivers |
 //! | `library` | starts a proxy, pushes, pulls, reads a file: for a program of one's own |
 //! | `config` | the configuration file |
@@ -84,6 +85,10 @@ pub mod agent;
 mod delivery;
 #[cfg(feature = "testing")]
 pub mod delivery;
+#[cfg(not(feature = "testing"))]
+mod target;
+#[cfg(feature = "testing")]
+pub mod target;
 #[cfg(not(feature = "testing"))]
 mod proxy;
 #[cfg(feature = "testing")]

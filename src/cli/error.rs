@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::net::{identity, link};
-use crate::{agent, config, proxy, restore};
+use crate::{agent, config, proxy, restore, target};
 use disk::files;
 use ground::faults::{Fault, Faulty as _, faulty};
 use ground::ids;
@@ -14,6 +14,8 @@ use protocol::address;
 pub enum Error {
     #[error(transparent)]
     Agent(#[from] agent::Error),
+    #[error(transparent)]
+    Place(#[from] target::place::Error),
     #[error(transparent)]
     Proxy(#[from] proxy::Error),
     #[error(transparent)]
@@ -77,7 +79,7 @@ impl Error {
 }
 
 faulty! {
-    Error passes on Agent, Proxy, Config, File, Identity, Rebuild, Address, Link, #[cfg(feature = "bench")] Bench, Threads;
+    Error passes on Agent, Place, Proxy, Config, File, Identity, Rebuild, Address, Link, #[cfg(feature = "bench")] Bench, Threads;
     Self::Name(_) | Self::Report(_) => Fault::Input;
     Self::Message { fault, hint, .. } => *fault, hint.clone();
     Self::Interrupted => Fault::Interrupted;

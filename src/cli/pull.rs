@@ -17,18 +17,20 @@ use super::progress::watched;
 use super::rate::link_rate;
 use super::workers::threads;
 use crate::agent::pull::{
-    DirectoryChunks, FetchOptions, Fetched, LocalChunks, PullOptions, Pulled, SetAside, fetch, pull_tree,
+    DirectoryChunks, FetchOptions, Fetched, LocalChunks, PullOptions, Pulled, SetAside, fetch,
 };
 use crate::agent::{LazyStore, Session};
 use crate::delivery::destination::Destinations;
 use crate::net::blocking;
 use crate::restore::{self, OutsideLinks, StreamOptions};
 use crate::store;
+use crate::target::place::{Layout, Place, PlaceOptions};
 use disk::files;
 use format::manifest::EntryPath;
 use ground::escape;
 use ground::faults::{Fault, io_hint};
 use ground::ids::Selector;
+use ground::monitor::Monitor;
 
 const HELP: &str = "\
 Only chunks that DIR's present content does not have are fetched; every byte is verified; DIR shows the \
@@ -46,10 +48,18 @@ there, and what an interrupted pull has fetched.
 #[command(after_help = HELP)]
 pub struct PullArgs {
     /// APP, APP@LABEL, APP@RELEASE or APP@latest; APP alone is its current release.
-    release: Selector,
+    #[arg(required_unless_present = "rollback")]
+    release: Option<Selector>,
     /// The directory; created if missing.
-    #[arg(required_unless_present = "tar")]
+    #[arg(required_unless_present_any = ["tar", "rollback"])]
     dir: Option<PathBuf>,
+    /// How many copies to keep, the shown one included, to go back to; remembered. By default 1 in a plain directory, which keeps 2
+    /// at most.
+    #[arg(long, value_name = "N")]
+    keep: Option<usize>,
+    /// Show the copy again that DIR showed before, without the proxy. Nothing else is pulled.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["release", "dir", "delete", "tar", "keep", "link"])]
+    rollback: Option<PathBuf>,
     /// Remove files in DIR that no pull has put there.
     #[arg(long, alias = "replace")]
     delete: bool,
@@ -81,6 +91,11 @@ pub struct CatArgs {
 
 /// Runs `whit pull`.
 pub async fn run(arguments: PullArgs, output: &Output) -> Result<(), Error> {
+    if let Some(place) = arguments.rollback {
+        return roll_back(&place, output).await;
+    }
+    let Some(release) = arguments.release else { return Ok(()) };
+    check_keep(arguments.keep)?;
     let link_rate = arguments.link.as_deref().map(link_rate).transpose()?;
     let to_stdout = arguments.tar.as_deref() == Some(Path::new("-"));
     if to_stdout {
@@ -89,23 +104,56 @@ pub async fn run(arguments: PullArgs, output: &Output) -> Result<(), Error> {
     let open = arguments.access.open(output, Destinations::new()).await?;
     let outside_links = arguments.links.into();
     if let Some(file) = arguments.tar {
-        let release = &arguments.release;
         let fetched =
-            open.run(async |session| tar(session, release, &file, outside_links, output).await).await?;
+            open.run(async |session| tar(session, &release, &file, outside_links, output).await).await?;
         return if to_stdout { Ok(()) } else { report_tar(&fetched, &file, output) };
     }
     let target = arguments.dir.unwrap_or_default();
-    let options = PullOptions { delete: arguments.delete, threads: threads(), outside_links, link_rate };
+    let (delete, keep) = (arguments.delete, arguments.keep);
+    let options = PullOptions { delete, threads: threads(), outside_links, link_rate, keep };
     let monitor = monitor(output, "fetching");
     let pulled = open
         .run(async |session| {
-            let pulling = pull_tree(session, &arguments.release, &target, options, &monitor);
+            let mut place = open_place(target, Arc::clone(&monitor)).await?;
+            let pulling = Box::pin(place.pull(session, &release, options, None, &monitor));
             Ok(watched(session, &*monitor, pulling).await?)
         })
         .await;
     drop(monitor);
     let pulled = pulled?;
     output.report(&pulled, || pulled_text(&pulled))
+}
+
+async fn open_place(target: PathBuf, monitor: Arc<dyn Monitor>) -> Result<Place, Error> {
+    let options = PlaceOptions { layout: None, otherwise: Layout::Plain };
+    held_up(move || Ok(Place::open(&target, &options, &*monitor)?)).await
+}
+
+fn check_keep(keep: Option<usize>) -> Result<(), Error> {
+    match keep {
+        None | Some(1 | 2) => Ok(()),
+        Some(0) => Err(Error::input("the shown copy itself is kept", "give --keep 1 or more")),
+        Some(_) => Err(Error::input("a plain directory keeps one previous copy at most", "give --keep 2")),
+    }
+}
+
+async fn roll_back(place: &Path, output: &Output) -> Result<(), Error> {
+    let monitor = monitor(output, "fetching");
+    let mut opened = open_place(place.to_owned(), Arc::clone(&monitor)).await?;
+    let (left, back, layout) = held_up(move || {
+        let left = opened.shown()?.map(|(release, _)| release);
+        let back = opened.go_back(left.as_ref(), &*monitor)?;
+        Ok((left, back, opened.layout()))
+    })
+    .await?;
+    let value = json!({
+        "release": back.release, "left": left, "place": escape::path(place), "layout": layout,
+        "copy": escape::path(&back.copy), "set_aside": back.set_aside,
+    });
+    output.report(&value, || {
+        let shown = format!("{} shows release {} again", escape::path(place), back.release.short());
+        [shown].into_iter().chain(set_aside_text(&back.set_aside)).collect::<Vec<_>>().join("\n")
+    })
 }
 
 /// Refuses `--json` where standard output is for the content.
@@ -310,11 +358,16 @@ fn pulled_text(pulled: &Pulled) -> String {
         ),
         format!("  time       {:.2} s", pulled.seconds),
     ];
-    if let Some(place) = &pulled.set_aside.place {
-        let SetAside { count, some, .. } = &pulled.set_aside;
-        let more = if *count > some.len() as u64 { " …" } else { "" };
-        let count = output::count(*count);
-        lines.push(format!("  set aside  {count} changed by you, in {place}: {}{more}", some.join(", ")));
+    if let Some(previous) = &pulled.previous {
+        lines.push(format!("  previous   release {}, kept; back with --rollback", previous.short()));
     }
+    lines.extend(set_aside_text(&pulled.set_aside));
     lines.join("\n")
+}
+
+fn set_aside_text(SetAside { count, some, place }: &SetAside) -> Option<String> {
+    let place = place.as_ref()?;
+    let more = if *count > some.len() as u64 { " …" } else { "" };
+    let count = output::count(*count);
+    Some(format!("  set aside  {count} changed by you, in {place}: {}{more}", some.join(", ")))
 }

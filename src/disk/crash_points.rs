@@ -4,7 +4,7 @@
 //! `crash-points` nothing of this is in the program: every call is empty.
 
 /// Every point, in the order in which a release passes them.
-pub const POINTS: [&str; 91] = [
+pub const POINTS: [&str; 95] = [
     // A pack is begun, and a frame appended to it.
     "pack.created",
     "pack.headed",
@@ -109,6 +109,11 @@ pub const POINTS: [&str; 91] = [
     "pulled.renamed",
     "pull.removed",
     "pull.after",
+    // The directory before is kept, and comes back.
+    "pull.kept",
+    "back.begun",
+    "back.renamed",
+    "back.removed",
 ];
 
 #[cfg(feature = "crash-points")]

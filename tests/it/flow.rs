@@ -106,7 +106,8 @@ async fn a_pull_ends_with_the_smallest_windows() {
             world.push("app", tree).await;
             let selector = "app".parse().expect("a selector");
             let outside_links = OutsideLinks::Refuse;
-            let options = PullOptions { delete: false, threads: 2, outside_links, link_rate: Some(100e3) };
+            let options =
+                PullOptions { delete: false, threads: 2, outside_links, link_rate: Some(100e3), keep: None };
             Box::pin(pull_tree(&session, &selector, &copy, options, &silent())).await.expect("pulled");
             assert_same(tree, &copy);
             println!("{:?}", begin.elapsed());

@@ -121,7 +121,8 @@ async fn told_of(asked: &str, link_rate: Option<f64>, says: Vec<PullReply>) -> E
             while let Ok(Some(_)) = receiver.receive::<PullRequest>().await {}
         }
     });
-    let options = PullOptions { delete: false, threads: 2, outside_links: OutsideLinks::Refuse, link_rate };
+    let options =
+        PullOptions { delete: false, threads: 2, outside_links: OutsideLinks::Refuse, link_rate, keep: None };
     let error = pull_with(&access, asked, &copy, options).await.expect_err("a lie");
     assert_same(&tree, &copy);
     liar.abort();
@@ -261,8 +262,13 @@ async fn a_proxy_that_refuses_is_heard_though_it_no_longer_listens() {
             drop(sender.finish());
             drop(connection.accept().await);
         });
-        let options =
-            PullOptions { delete: false, threads: 2, outside_links: OutsideLinks::Refuse, link_rate: None };
+        let options = PullOptions {
+            delete: false,
+            threads: 2,
+            outside_links: OutsideLinks::Refuse,
+            link_rate: None,
+            keep: None,
+        };
         let error = pull_with(&access, "app", &world.path("copy"), options).await.expect_err("refused");
         assert!(matches!(&error, Error::Refused(refusal) if refusal.fault == Fault::Corrupt), "{error}");
         proxy.abort();

@@ -36,6 +36,7 @@ mod hostile;
 mod improving;
 mod kill;
 mod known_streams;
+mod layouts;
 mod ledgers;
 mod lying_proxy;
 mod machine;

@@ -377,8 +377,13 @@ async fn a_pull_over_a_slow_link_is_told_by_patches_that_are_made_once() {
         world.push("app", &tree).await;
         let mut down = Vec::new();
         for (name, link_rate) in links {
-            let options =
-                PullOptions { delete: false, threads: 2, outside_links: OutsideLinks::Refuse, link_rate };
+            let options = PullOptions {
+                delete: false,
+                threads: 2,
+                outside_links: OutsideLinks::Refuse,
+                link_rate,
+                keep: None,
+            };
             let pulled = pull_with(world.access(), "app", &world.path(name), options).await.expect("pulled");
             assert!(
                 pulled.fetched_bytes > 1_500_000,
@@ -405,7 +410,7 @@ async fn an_interrupted_pull_goes_on_where_it_was() {
         let monitor: Arc<dyn Monitor> = Arc::clone(&arrivals) as _;
         let session = Session::open(world.access(), &link::Options::default()).await.expect("a session");
         let selector = "app".parse().expect("a selector");
-        let options = PullOptions { delete: false, threads: 2, outside_links: OutsideLinks::Refuse, link_rate: None };
+        let options = PullOptions { delete: false, threads: 2, outside_links: OutsideLinks::Refuse, link_rate: None, keep: None };
         tokio::select! {
             biased;
             () = arrivals.enough.notified() => {}

@@ -254,7 +254,7 @@ pub async fn pull_as(access: &Access, selector: &str, target: &Path, delete: boo
         access,
         selector,
         target,
-        PullOptions { delete, threads: 2, outside_links: OutsideLinks::Refuse, link_rate: None },
+        PullOptions { delete, threads: 2, outside_links: OutsideLinks::Refuse, link_rate: None, keep: None },
     )
     .await
 }

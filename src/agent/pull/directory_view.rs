@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::exchange::try_exchange;
 use super::local_chunks::{DirectoryChunks, LocalChunks, LocalReader};
 use crate::agent::lazy_store::LazyStore;
 use crate::agent::pace::{Method, Pace};
@@ -24,6 +25,8 @@ const EXECUTABLE_BYTES_USUAL: u64 = 4 * 1024 * 1024;
 pub struct FetchOptions {
     /// Where the release will be written; nothing is fetched unless there is room for it.
     pub place: Option<PathBuf>,
+    /// The directory that it will be exchanged with; nothing is fetched unless it can be.
+    pub exchanged: Option<PathBuf>,
     /// The release that is there: it needs no room, and nothing of it is fetched.
     pub holds: Option<ReleaseId>,
     /// The pace, where the link's rate is known. On a slow link executables cross by their functions, which takes both sides
@@ -118,10 +121,13 @@ impl StorageView for PullView<'_> {
 impl DirectoryView for PullView<'_> {
     fn announced(&mut self, record: &Record, root: &Root) -> Result<(), Refusal> {
         let meant = check_meant(record, self.asked);
-        let FetchOptions { place, holds, .. } = &self.options;
+        let FetchOptions { place, exchanged, holds, .. } = &self.options;
         self.is_held = *holds == Some(record.release);
         let fits = meant.and_then(|()| match place {
-            Some(place) if !self.is_held => Ok(check_fits(place, root.totals)?),
+            Some(place) if !self.is_held => {
+                exchanged.as_ref().map_or(Ok(()), |exchanged| try_exchange(place, exchanged))?;
+                Ok(check_fits(place, root.totals)?)
+            }
             _ => Ok(()),
         });
         self.noted(fits)
@@ -175,7 +181,8 @@ mod tests {
         };
         let (asked, present) = ("web".parse().expect("a selector"), DirectoryChunks::default());
         let fits = |holds| {
-            let options = FetchOptions { place: Some(folder.path().to_owned()), holds, pace: None };
+            let options =
+                FetchOptions { place: Some(folder.path().to_owned()), holds, ..FetchOptions::default() };
             PullView::new(&asked, &present, &store, options).announced(&record, &root)
         };
         assert!(fits(None).is_err(), "no disk has room for it");

@@ -5,22 +5,23 @@
 //! with it in one step.
 
 mod local_chunks;
-mod directory_view;
-mod fetch;
 mod place;
 mod mark;
 mod mark_writer;
 mod comparison;
 mod staging;
+mod exchange;
 mod unchanged;
 mod options;
+mod directory_view;
+mod fetch;
 mod prepare;
 mod publish;
 
 pub use directory_view::FetchOptions;
 pub use fetch::{Fetched, fetch};
 pub use local_chunks::{DirectoryChunks, LocalChunks};
-pub use options::PullOptions;
+pub use options::{BeforeSwitch, Layout, PullOptions};
 pub use place::PlaceError;
-pub use publish::{Pulled, pull_tree};
+pub use publish::{PlainDirectory, Pulled, pull_tree};
 pub use staging::SetAside;

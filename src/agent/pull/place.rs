@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use ground::escape;
 use ground::faults::{Fault, faulty};
 
+/// The way out where a directory cannot be exchanged.
+const INSIDE: &str = "pull with --layout releases, which changes nothing but what is in the directory: the release is then \
+    at `current` in it";
 /// An error or a report names this many paths, and counts the others.
 const NAMED_MAX: usize = 10;
 
@@ -37,6 +40,17 @@ pub enum PlaceError {
     /// Something else is where the directory goes, or it has no name.
     #[error("a pull cannot create the directory {}", .0.display())]
     Target(PathBuf),
+    /// No copy is kept that was shown before.
+    #[error("{} has no previous copy to go back to", .0.display())]
+    NoPrevious(PathBuf),
+    /// The system does not let the directory be exchanged.
+    #[error("{} cannot be exchanged with a new one: {source}", .place.display())]
+    Fixed {
+        /// The directory.
+        place: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
     /// The folder beside the directory is not the puller's own.
     #[error("{} cannot be used: {why}", .folder.display())]
     Beside {
@@ -61,8 +75,9 @@ faulty! {
         "move it out of the directory, pull into another one, or remove it with --delete";
     Self::Mounted { .. } => Fault::Input,
         "unmount it, or mount it outside the directory and put a link to it into the release";
-    Self::MountPoint(place) => Fault::Input,
-        format!("pull into a directory inside it, as {}", place.join("current").display());
+    Self::NoPrevious(_) => Fault::Missing, "pull the release that is wanted; with --keep 2 a pull keeps the copy before";
+    Self::MountPoint(_) => Fault::Input, INSIDE;
+    Self::Fixed { source, .. } => Fault::of_io(source), INSIDE;
     Self::Link(place) => Fault::Input, match std::fs::canonicalize(place) {
         Ok(to) => format!("pull into its target: {}", to.display()),
         Err(_) => "create its target, or remove the link".to_owned(),
@@ -70,10 +85,8 @@ faulty! {
     Self::Target(_) => Fault::Input, "name a directory inside an existing one; a pull creates it";
     Self::Beside { .. } => Fault::Input,
         "pull as the user who pulled before, or remove that folder if nobody did";
-    Self::Closed { place, .. } => Fault::Denied, format!(
-        "a pull creates folders beside the directory: let it write to {}",
-        place.parent().unwrap_or(place).display()
-    );
+    Self::Closed { place, .. } => Fault::Denied,
+        format!("{INSIDE}; or let the pull write to {}", place.parent().unwrap_or(place).display());
 }
 
 /// The number of some paths, and the first of them by name.

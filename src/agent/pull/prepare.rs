@@ -28,7 +28,7 @@ use ground::monitor::Monitor;
 
 /// The state that a pull begins with.
 pub(super) struct Prepared {
-    pub staging: Staging,
+    pub staging: Arc<Staging>,
     pub present: Present,
     pub store: LazyStore,
     /// The directory that the pull replaces, if there is one.
@@ -80,28 +80,26 @@ impl Was {
     }
 }
 
-/// Looks at the directory as it is and opens what an interrupted pull left.
+/// Looks at the directory as it is. `staging` is the folder beside it, if there is one: nothing of a killed pull is left in it.
 ///
 /// # Errors
 /// The directory may not be replaced, or cannot be read.
 pub(super) fn prepare(
     target: &Path,
+    staging: Option<Arc<Staging>>,
     belief: Belief,
     options: PullOptions,
     monitor: &Arc<dyn Monitor>,
 ) -> Result<Prepared> {
-    let staging = Staging::find(target)?;
-    if let Some(staging) = &staging {
-        staging.recover(monitor.as_ref())?;
-    }
+    let open = || Staging::open(target).map(Arc::new);
     let Some(found) = examine_place(target)? else {
-        let staging = staging.map_or_else(|| Staging::open(target), Ok)?;
+        let staging = staging.map_or_else(open, Ok)?;
         let store = LazyStore::new(staging.store(), store::Options::PASSING);
         let present = DirectoryChunks::default().into();
         return Ok(Prepared { staging, present, store, was: None, untouched: None });
     };
     let folder = FolderId::of(&found);
-    let mut mark = staging.as_ref().map_or(Ok(Mark::None), Staging::mark)?;
+    let mut mark = staging.as_ref().map_or(Ok(Mark::None), |staging| staging.mark())?;
     let mut scanned = None;
     if let (Mark::Earlier(release), Some(staging)) = (&mark, &staging) {
         let scan = scan_place(target, None, None, options, monitor.as_ref()).ok();
@@ -147,7 +145,7 @@ pub(super) fn prepare(
     if let Some(placed) = placed.as_mut().filter(|_| is_read) {
         placed.read = began;
     }
-    let staging = staging.map_or_else(|| Staging::open(target), Ok)?;
+    let staging = staging.map_or_else(open, Ok)?;
     let mode = found.stx_mode & 0o7777;
     let limit = match beginning {
         Some(beginning) if beginning.folder.is(&folder) && beginning.mode == mode => beginning.limit,

@@ -11,12 +11,12 @@ use super::comparison::folder_id;
 use super::directory_view::FetchOptions;
 use super::fetch::{Fetched, fetch};
 use super::local_chunks::LocalChunks;
-use super::mark::Beginning;
+use super::mark::{Beginning, Mark};
 use super::mark_writer;
-use super::options::PullOptions;
-use super::place::PlaceError;
+use super::options::{BeforeSwitch, Layout, PullOptions};
+use super::place::{Named, PlaceError};
 use super::prepare::{Belief, Prepared, Was, prepare};
-use super::staging::{SetAside, Staging};
+use super::staging::{SetAside, Staging, is_there};
 use super::unchanged::Unchanged;
 use crate::agent::memory;
 use crate::agent::push::receipt::{self, ReceiptWire};
@@ -41,6 +41,15 @@ pub struct Pulled {
     /// The directory.
     #[serde(serialize_with = "escape::serialize_path")]
     pub place: PathBuf,
+    /// How it holds the release.
+    pub layout: Layout,
+    /// The folder of the release: the directory itself, or a copy in it.
+    #[serde(serialize_with = "escape::serialize_path")]
+    pub copy: PathBuf,
+    /// The release that was shown before, if its copy is kept.
+    pub previous: Option<ReleaseId>,
+    /// The releases whose copies are kept, the shown one first.
+    pub kept: Vec<ReleaseId>,
     /// Files of the release.
     pub files: u64,
     /// Bytes of the release.
@@ -76,111 +85,228 @@ pub async fn pull_tree(
     monitor: &Arc<dyn Monitor>,
 ) -> Result<Pulled> {
     let begin = Instant::now();
-    let target = std::path::absolute(target).on("find", target)?;
-    // `DIR/.` and `DIR/` are DIR.
-    let target: PathBuf = target.components().collect();
-    if target.file_name().is_none() {
-        return Err(PlaceError::Target(target).into());
-    }
-    let pulled = match pull_once(session, selector, &target, Belief::Mark, options, monitor).await {
-        Err(error) if lacks_content(&error) => {
-            monitor.note(&format!("{error}: all of the directory is read now"));
-            pull_once(session, selector, &target, Belief::Nothing, options, monitor).await?
-        }
-        pulled => pulled?,
+    let opening = {
+        let (target, monitor) = (target.to_owned(), Arc::clone(monitor));
+        blocking(move || PlainDirectory::open(&target, monitor.as_ref()))
     };
-    Ok(Pulled { seconds: begin.elapsed().as_secs_f64(), peak_rss: receipt::peak_rss(), ..pulled })
+    let pulled = opening.await?.pull(session, selector, options, None, monitor).await?;
+    Ok(Pulled { seconds: begin.elapsed().as_secs_f64(), ..pulled })
+}
+
+/// A directory that holds a release and nothing else. Each pull exchanges it. Once a pull has put something beside it, it is
+/// locked against others for as long as this lives.
+pub struct PlainDirectory {
+    target: PathBuf,
+    staging: Option<Arc<Staging>>,
+}
+
+impl PlainDirectory {
+    /// Takes the directory at `target`, which need not be there, and finishes what a killed pull had begun.
+    ///
+    /// # Errors
+    /// Another pull is making it, or what is beside it cannot be read or changed.
+    pub fn open(target: &Path, monitor: &dyn Monitor) -> Result<Self> {
+        let target = std::path::absolute(target).on("find", target)?;
+        // `DIR/.` and `DIR/` are DIR.
+        let target: PathBuf = target.components().collect();
+        if target.file_name().is_none() {
+            return Err(PlaceError::Target(target).into());
+        }
+        let staging = Staging::find(&target)?.map(Arc::new);
+        if let Some(staging) = &staging {
+            staging.recover(monitor)?;
+        }
+        Ok(Self { target, staging })
+    }
+
+    /// Returns the path of the directory.
+    pub fn path(&self) -> &Path {
+        &self.target
+    }
+
+    /// Returns whether a pull has made the directory, whatever is there now.
+    ///
+    /// # Errors
+    /// The mark cannot be read.
+    pub fn was_pulled(&self) -> Result<bool> {
+        let Some(staging) = &self.staging else { return Ok(false) };
+        Ok(!matches!(staging.mark()?, Mark::None))
+    }
+
+    /// Returns the release that the directory shows; none where no pull made it. What the user changed in it does not count.
+    ///
+    /// # Errors
+    /// The mark or the directory cannot be read.
+    pub fn shown(&self) -> Result<Option<ReleaseId>> {
+        let Some(staging) = self.staging.as_ref().filter(|_| self.target.is_dir()) else { return Ok(None) };
+        let Mark::Whole(mark) = staging.mark()? else { return Ok(None) };
+        let is_ours = mark.beginning.folder.is(&folder_id(&self.target)?);
+        Ok(is_ours.then_some(mark.beginning.release))
+    }
+
+    /// Returns the copy that was shown before, if it is kept: its release, and its folder.
+    ///
+    /// # Errors
+    /// Its mark or folder cannot be read.
+    pub fn previous(&self) -> Result<Option<(ReleaseId, PathBuf)>> {
+        let Some(staging) = &self.staging else { return Ok(None) };
+        Ok(staging.previous()?.map(|mark| (mark.beginning.release, staging.previous_copy())))
+    }
+
+    /// Makes the directory equal to the release that `selector` means.
+    ///
+    /// # Errors
+    /// Any of [`Error`], or that of `before_switch`; the directory is then as it was.
+    pub async fn pull(
+        &mut self,
+        session: &Session,
+        selector: &Selector,
+        options: PullOptions,
+        before_switch: Option<BeforeSwitch>,
+        monitor: &Arc<dyn Monitor>,
+    ) -> Result<Pulled> {
+        let begin = Instant::now();
+        let mut before_switch = before_switch;
+        let before = &mut before_switch;
+        let pulled = match self.pull_once(session, selector, Belief::Mark, options, before, monitor).await {
+            Err(error) if lacks_content(&error) => {
+                monitor.note(&format!("{error}: all of the directory is read now"));
+                self.pull_once(session, selector, Belief::Nothing, options, before, monitor).await?
+            }
+            pulled => pulled?,
+        };
+        let staging = self.staging.clone();
+        let previous = blocking(move || staging.map_or(Ok(None), |staging| staging.previous())).await?;
+        let previous = previous.map(|mark| mark.beginning.release);
+        Ok(Pulled {
+            previous,
+            kept: [pulled.release].into_iter().chain(previous).collect(),
+            seconds: begin.elapsed().as_secs_f64(),
+            peak_rss: receipt::peak_rss(),
+            ..pulled
+        })
+    }
+
+    /// Shows the previous copy again, without the proxy; returns what of the user's was set aside. Blocks for the disk.
+    ///
+    /// # Errors
+    /// [`PlaceError::NoPrevious`], [`PlaceError::NotPulled`] where something else is there by now, or the disk's.
+    pub fn go_back(&mut self, monitor: &dyn Monitor) -> Result<SetAside> {
+        let place = || self.target.clone();
+        let Some(staging) = self.staging.as_ref().filter(|_| matches!(self.previous(), Ok(Some(_)))) else {
+            return Err(PlaceError::NoPrevious(place()).into());
+        };
+        if is_there(&self.target)? && self.shown()?.is_none() {
+            let strangers = Named::of([&PathBuf::from(".")]);
+            return Err(PlaceError::NotPulled { place: place(), strangers }.into());
+        }
+        staging.go_back(monitor)
+    }
+
+    async fn pull_once(
+        &mut self,
+        session: &Session,
+        selector: &Selector,
+        belief: Belief,
+        options: PullOptions,
+        before_switch: &mut Option<BeforeSwitch>,
+        monitor: &Arc<dyn Monitor>,
+    ) -> Result<Pulled> {
+        let Prepared { staging, present, store, was, untouched } = {
+            let (target, monitor) = (self.target.clone(), Arc::clone(monitor));
+            let staging = self.staging.take();
+            blocking(move || prepare(&target, staging, belief, options, &monitor)).await?
+        };
+        self.staging = Some(Arc::clone(&staging));
+        let target = &self.target;
+        let (present, store) = (Arc::new(present), Arc::new(store));
+        let (place, pace) = (Some(staging.folder().to_owned()), options.pace(session));
+        let how = FetchOptions { place, exchanged: Some(target.clone()), holds: untouched, pace };
+        let fetched = match fetch(session, selector, &present, &store, how, monitor).await {
+            Ok(fetched) => fetched,
+            Err(error) => {
+                let left = blocking(move || {
+                    store.close();
+                    drop(store);
+                    staging.leave_if_empty()
+                });
+                if left.await? {
+                    self.staging = None;
+                }
+                return Err(error);
+            }
+        };
+        let counters = session.counters();
+        let Fetched { record, root, chunks, bytes } = fetched;
+        let release = root.release();
+        let pulled = Pulled {
+            release,
+            app: record.app,
+            place: target.clone(),
+            layout: Layout::Plain,
+            copy: target.clone(),
+            previous: None,
+            kept: Vec::new(),
+            files: record.totals.files,
+            bytes: record.totals.bytes,
+            fetched_chunks: chunks,
+            fetched_bytes: bytes,
+            unchanged: untouched == Some(release),
+            set_aside: SetAside::default(),
+            wire: ReceiptWire { up: counters.sent_bytes, down: counters.received_bytes },
+            seconds: 0.0,
+            peak_rss: 0,
+        };
+        if pulled.unchanged {
+            // The directory, its files and its mark stay as they are.
+            blocking(move || {
+                store.close();
+                files::remove(&staging.store())
+            })
+            .await?;
+            return Ok(pulled);
+        }
+        let (staging, store) = {
+            let (monitor, target, before_switch) =
+                (Arc::clone(monitor), target.clone(), before_switch.take());
+            blocking(move || {
+                crash_points::point("pull.fetched");
+                let local = LocalChunks { present: present.chunks(), fetched: &store };
+                let written =
+                    write(&staging, &target, &root, &local, was.as_ref(), options, monitor.as_ref());
+                written.inspect_err(|_| store.close())?;
+                crash_points::point("pull.tree");
+                before_switch.map_or(Ok(()), |before| before(&release)).inspect_err(|_| store.close())?;
+                Ok::<_, Error>((staging, store))
+            })
+            .await?
+        };
+        let stands_inside = is_inside(target);
+        let set_aside = {
+            let monitor = Arc::clone(monitor);
+            let exchanging = move || {
+                let set_aside =
+                    staging.exchange(options.delete, options.keep.map(|keep| keep > 1), monitor.as_ref())?;
+                // The fetched chunks are in the tree now; what remains beside it is a mark and a lock.
+                store.close();
+                files::remove(&staging.store())?;
+                crash_points::point("pull.after");
+                Ok::<_, Error>(set_aside)
+            };
+            // An interrupted pull has either all of this or nothing.
+            start_whole(exchanging).await??
+        };
+        if stands_inside {
+            monitor.note("this shell is still in the replaced directory: run `cd .` to enter the new one");
+        }
+        Ok(Pulled { set_aside, ..pulled })
+    }
 }
 
 /// Returns whether content was missing that the directory has by its mark.
 fn lacks_content(error: &Error) -> bool {
     use restore::Error::Source;
     matches!(error, Error::DirectoryChanged | Error::Rebuild(Source(SourceError::Unknown(_))))
-}
-
-async fn pull_once(
-    session: &Session,
-    selector: &Selector,
-    target: &Path,
-    belief: Belief,
-    options: PullOptions,
-    monitor: &Arc<dyn Monitor>,
-) -> Result<Pulled> {
-    let Prepared { staging, present, store, was, untouched } = {
-        let (target, monitor) = (target.to_owned(), Arc::clone(monitor));
-        blocking(move || prepare(&target, belief, options, &monitor)).await?
-    };
-    let (present, store) = (Arc::new(present), Arc::new(store));
-    let (place, pace) = (Some(staging.folder().to_owned()), options.pace(session));
-    let how = FetchOptions { place, holds: untouched, pace };
-    let fetched = match fetch(session, selector, &present, &store, how, monitor).await {
-        Ok(fetched) => fetched,
-        Err(error) => {
-            blocking(move || {
-                store.close();
-                drop(store);
-                staging.leave_if_empty()
-            })
-            .await?;
-            return Err(error);
-        }
-    };
-    let counters = session.counters();
-    let Fetched { record, root, chunks, bytes } = fetched;
-    let release = root.release();
-    let pulled = Pulled {
-        release,
-        app: record.app,
-        place: target.to_owned(),
-        files: record.totals.files,
-        bytes: record.totals.bytes,
-        fetched_chunks: chunks,
-        fetched_bytes: bytes,
-        unchanged: untouched == Some(release),
-        set_aside: SetAside::default(),
-        wire: ReceiptWire { up: counters.sent_bytes, down: counters.received_bytes },
-        seconds: 0.0,
-        peak_rss: 0,
-    };
-    if pulled.unchanged {
-        // The directory, its files and its mark stay as they are.
-        blocking(move || {
-            store.close();
-            files::remove(&staging.store())
-        })
-        .await?;
-        return Ok(pulled);
-    }
-    let (staging, store) = {
-        let (monitor, target) = (Arc::clone(monitor), target.to_owned());
-        blocking(move || {
-            crash_points::point("pull.fetched");
-            let local = LocalChunks { present: present.chunks(), fetched: &store };
-            let written = write(&staging, &target, &root, &local, was.as_ref(), options, monitor.as_ref());
-            written.inspect_err(|_| store.close())?;
-            crash_points::point("pull.tree");
-            Ok::<_, Error>((staging, store))
-        })
-        .await?
-    };
-    let stands_inside = is_inside(target);
-    let set_aside = {
-        let monitor = Arc::clone(monitor);
-        let exchanging = move || {
-            let set_aside = staging.exchange(options.delete, monitor.as_ref())?;
-            // The fetched chunks are in the tree now; what remains beside it is a mark and a lock.
-            store.close();
-            files::remove(&staging.store())?;
-            crash_points::point("pull.after");
-            Ok::<_, Error>(set_aside)
-        };
-        // An interrupted pull has either all of this or nothing.
-        start_whole(exchanging).await??
-    };
-    if stands_inside {
-        monitor.note("this shell is still in the replaced directory: run `cd .` to enter the new one");
-    }
-    Ok(Pulled { set_aside, ..pulled })
 }
 
 /// Writes the new tree and its mark.
@@ -196,7 +322,8 @@ fn write(
     let tree = staging.tree();
     let mode = was.map_or(root.totals.folder_mode(), |was| was.mode_of(root));
     let placed = was.and_then(|was| was.placed.as_ref());
-    let unchanged = placed.map(Unchanged::new).transpose()?;
+    let others = Folder::led_to(&staging.previous_copy()).into_iter().collect();
+    let unchanged = placed.map(|placed| Unchanged::new(placed, others)).transpose()?;
     let folder = placed.and_then(|_| Folder::led_to(target).ok());
     let previous = folder.as_ref().zip(local.present.root());
     let tree_options = TreeOptions {

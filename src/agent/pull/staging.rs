@@ -1,4 +1,4 @@
-//! The folder beside a pulled directory, and how the new tree takes the old one's place.
+//! The folder beside a pulled directory.
 //!
 //! ```text
 //! .DIR.whit/lock                held by the pull under way
@@ -8,6 +8,11 @@
 //! .DIR.whit/tree                the tree being written
 //! .DIR.whit/ready               the whole new tree; after the exchange, the directory that was there
 //! .DIR.whit/old                 that directory, where a file system cannot exchange two
+//! .DIR.whit/previous/           there where pulls keep the copy before
+//! .DIR.whit/previous/copy       that copy, as DIR was
+//! .DIR.whit/previous/pulled     its mark
+//! .DIR.whit/back, back-old      as ready and old, while the previous copy comes back
+//! .DIR.whit/trial               to try whether DIR can be exchanged
 //! .DIR.whit/edited/TIME/        entries that the user had changed in it
 //! .DIR.whit/left/N/             directories that could not be removed
 //! ```
@@ -21,23 +26,19 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{CWD, RenameFlags};
 use serde::Serialize;
 
 use super::comparison::{compare, folder_id};
-use super::mark::{Beginning, Mark, Placed};
-use super::mark_writer;
+use super::mark::{Mark, Placed};
 use super::place::{Named, PlaceError};
 use crate::agent::{Error, Result};
-use disk::crash_points;
 use disk::files::{self, Lock, OnPath};
 use ground::monitor::Monitor;
 
 const MARK: &str = "pulled";
 const NEXT: &str = "pulled-next";
 const TREE: &str = "tree";
-const READY: &str = "ready";
-const OLD: &str = "old";
+const PREVIOUS: &str = "previous";
 const EDITED: &str = "edited";
 const LEFT: &str = "left";
 
@@ -50,6 +51,15 @@ pub struct SetAside {
     pub place: Option<String>,
     /// The first of them.
     pub some: Vec<String>,
+}
+
+impl SetAside {
+    /// Says what was set aside.
+    pub(super) fn tell(&self, monitor: &dyn Monitor) {
+        if let Some(place) = &self.place {
+            monitor.note(&format!("{} changed entries were set aside in {place}", self.count));
+        }
+    }
 }
 
 /// The folder, locked against other pulls.
@@ -68,7 +78,7 @@ fn beside(target: &Path) -> PathBuf {
 }
 
 /// Returns whether anything has that path, a link that leads nowhere included.
-fn is_there(path: &Path) -> Result<bool> {
+pub(super) fn is_there(path: &Path) -> Result<bool> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         found => Ok(found.on("examine", path).map(|_| true)?),
@@ -110,6 +120,11 @@ impl Staging {
         &self.folder
     }
 
+    /// Returns the directory that it is beside.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
     /// Returns where fetched chunks are kept.
     pub fn store(&self) -> PathBuf {
         self.folder.join("store")
@@ -130,6 +145,61 @@ impl Staging {
         self.folder.join(NEXT)
     }
 
+    /// Returns where the copy before is kept.
+    pub fn previous_copy(&self) -> PathBuf {
+        self.folder.join(PREVIOUS).join("copy")
+    }
+
+    /// Returns where its mark is.
+    pub fn previous_mark_path(&self) -> PathBuf {
+        self.folder.join(PREVIOUS).join(MARK)
+    }
+
+    /// Returns whether pulls keep the copy before.
+    pub fn keeps_previous(&self) -> bool {
+        self.folder.join(PREVIOUS).is_dir()
+    }
+
+    /// Lets this pull and later ones keep the copy before.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub fn begin_to_keep(&self) -> Result<()> {
+        Ok(files::create_folder(&self.folder.join(PREVIOUS))?)
+    }
+
+    /// Reads the mark of the copy before; none where there is no such copy.
+    ///
+    /// # Errors
+    /// The mark cannot be read.
+    pub fn previous(&self) -> Result<Option<Placed>> {
+        let copy = self.previous_copy();
+        match Mark::open(&self.previous_mark_path())? {
+            Mark::Whole(mark) if is_there(&copy)? && mark.beginning.folder.is(&folder_id(&copy)?) => {
+                Ok(Some(*mark))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Removes the copy before, first its mark.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn drop_previous(&self, monitor: &dyn Monitor) -> Result<()> {
+        files::remove(&self.previous_mark_path())?;
+        self.dispose(&self.previous_copy(), monitor)
+    }
+
+    /// Removes the copy before, and keeps none from now on.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn forget_previous(&self, monitor: &dyn Monitor) -> Result<()> {
+        self.drop_previous(monitor)?;
+        Ok(files::remove(&self.folder.join(PREVIOUS))?)
+    }
+
     /// Reads the mark of the last pull.
     ///
     /// # Errors
@@ -138,125 +208,44 @@ impl Staging {
         Mark::open(&self.mark_path())
     }
 
-    /// Removes the folder, unless it keeps something of an earlier pull, or fetched chunks that the next pull can use.
+    /// Removes the folder, unless it keeps something of an earlier pull, or fetched chunks that the next pull can use. Returns whether it
+    /// is gone.
     ///
     /// # Errors
     /// It cannot be removed.
-    pub fn leave_if_empty(&self) -> Result<()> {
+    pub fn leave_if_empty(&self) -> Result<bool> {
         let fetched = self.store().join("packs");
         let has_fetched = fs::read_dir(&fetched).is_ok_and(|mut entries| entries.next().is_some());
-        let keeps = [MARK, EDITED, LEFT].iter().any(|name| self.folder.join(name).exists());
+        let keeps = [MARK, EDITED, LEFT, PREVIOUS].iter().any(|name| self.folder.join(name).exists());
         if !has_fetched && !keeps {
             files::remove(&self.folder)?;
         }
-        Ok(())
-    }
-
-    /// Finishes what a killed pull had begun: puts back a directory that was moved away, sets aside what the user had
-    /// changed in one that was exchanged, and removes the rest.
-    ///
-    /// # Errors
-    /// The folder cannot be read or changed.
-    pub fn recover(&self, monitor: &dyn Monitor) -> Result<()> {
-        self.remove_left();
-        self.dispose(&self.tree(), monitor)?;
-        let whole = self.next_mark()?;
-        let next = whole.as_ref().map(|next| next.beginning);
-        for name in [READY, OLD] {
-            let place = self.folder.join(name);
-            if !is_there(&place)? {
-                continue;
-            }
-            let id = folder_id(&place)?;
-            let is_new = next.is_some_and(|next| next.folder.is(&id));
-            if !is_new && !is_there(&self.target)? {
-                files::rename(&place, &self.target)?;
-                continue;
-            }
-            if !is_new {
-                let deletes = next.is_some_and(|next| next.deletes);
-                let aside = self.sweep(&place, deletes, monitor)?;
-                tell(&aside, monitor);
-            }
-            self.dispose(&place, monitor)?;
-        }
-        match next {
-            Some(next) if is_there(&self.target)? && next.folder.is(&folder_id(&self.target)?) => {
-                self.take_next_mark()?;
-            }
-            _ => files::remove(&self.next_mark_path())?,
-        }
-        Ok(())
-    }
-
-    /// Puts the written tree, whose mark was written, into the directory's place in one step.
-    ///
-    /// # Errors
-    /// Before the exchange, the directory is as it was. After it, the next pull finishes the rest.
-    pub fn exchange(&self, deletes: bool, monitor: &dyn Monitor) -> Result<SetAside> {
-        let ready = self.folder.join(READY);
-        files::rename(&self.tree(), &ready)?;
-        let target = &self.target;
-        let was = match rustix::fs::renameat_with(CWD, &ready, CWD, target, RenameFlags::EXCHANGE) {
-            Ok(()) => {
-                crash_points::point("pull.exchanged");
-                files::sync_folder(target.parent().unwrap_or(Path::new("/")))?;
-                ready
-            }
-            Err(rustix::io::Errno::NOENT) => {
-                files::rename(&ready, target)?;
-                return self.put(&ready, SetAside::default(), monitor);
-            }
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-                // A file system that cannot exchange: the directory is away for a moment, never half there.
-                let old = self.folder.join(OLD);
-                files::rename(target, &old)?;
-                files::rename(&ready, target)?;
-                old
-            }
-            Err(error) => {
-                // The tree will be written again: it may take long until the exchange is allowed.
-                drop(files::remove(&self.next_mark_path()));
-                drop(files::remove(&ready));
-                return Err(error).on("exchange", target)?;
-            }
-        };
-        let aside = self.sweep(&was, deletes, monitor)?;
-        self.put(&was, aside, monitor)
-    }
-
-    /// Removes what was there before and makes the new tree's mark the directory's.
-    ///
-    /// In this order: as long as something of the old tree is there, its own mark is, by which a later pull knows what the
-    /// user had changed in it.
-    fn put(&self, was: &Path, aside: SetAside, monitor: &dyn Monitor) -> Result<SetAside> {
-        self.dispose(was, monitor)?;
-        crash_points::point("pull.removed");
-        self.take_next_mark()?;
-        Ok(aside)
+        Ok(!has_fetched && !keeps)
     }
 
     /// Reads the mark of the new tree, if there is a whole one.
-    fn next_mark(&self) -> Result<Option<Placed>> {
+    ///
+    /// # Errors
+    /// It is there and cannot be read.
+    pub fn next_mark(&self) -> Result<Option<Placed>> {
         Ok(match Mark::open(&self.next_mark_path())? {
             Mark::Whole(next) => Some(*next),
             _ => None,
         })
     }
 
-    /// Makes the new tree's mark the directory's. The old tree is gone, and with it names of files that the new one has as well.
-    fn take_next_mark(&self) -> Result<()> {
-        let next = self.next_mark()?.filter(|next| next.beginning.relinked_until.is_some());
-        if let Some(next) = next {
-            let change = |now| Beginning { relinked_until: Some(now), ..next.beginning };
-            mark_writer::rewrite(&self.next_mark_path(), &next, next.read, change)?;
-        }
-        Ok(files::rename(&self.next_mark_path(), &self.mark_path())?)
-    }
-
     /// Sets aside the entries of the old directory that differ from its mark, as the user changed them before the pull or
-    /// while it was under way. Entries that no pull put there stay in it if they may be removed.
-    fn sweep(&self, was: &Path, deletes: bool, monitor: &dyn Monitor) -> Result<SetAside> {
+    /// while it was under way. Entries that no pull put there stay in it if they may be removed (`deletes`). In a copy that is kept
+    /// (`keeps`) what was changed stays as well, and is linked where it is set aside.
+    ///
+    /// # Errors
+    /// The old directory cannot be read, or an entry cannot be set aside.
+    pub fn sweep(
+        &self,
+        was: &Path,
+        (deletes, keeps): (bool, bool),
+        monitor: &dyn Monitor,
+    ) -> Result<SetAside> {
         let mark = self.mark()?;
         let placed: Option<&Placed> =
             if let Mark::Whole(placed) = &mark { Some(placed.as_ref()) } else { None };
@@ -276,6 +265,10 @@ impl Staging {
         }
         let into = self.new_folder(EDITED, &time_name())?;
         for path in &paths {
+            let is_added = found.added.contains(path);
+            if keeps && !is_added && link_aside(was, &into, path).is_ok() {
+                continue;
+            }
             if let Err(error) = set_aside(was, &into, path) {
                 // Then all of it stays.
                 let whole = into.join(".all");
@@ -290,7 +283,10 @@ impl Staging {
     }
 
     /// Removes a directory that is no longer needed; what cannot be removed is named once, and later pulls try again.
-    fn dispose(&self, folder: &Path, monitor: &dyn Monitor) -> Result<()> {
+    ///
+    /// # Errors
+    /// It cannot be set aside either.
+    pub fn dispose(&self, folder: &Path, monitor: &dyn Monitor) -> Result<()> {
         if !is_there(folder)? || files::remove(folder).is_ok() {
             return Ok(());
         }
@@ -303,7 +299,7 @@ impl Staging {
     }
 
     /// Tries again to remove what could not be removed.
-    fn remove_left(&self) {
+    pub fn remove_left(&self) {
         let left = self.folder.join(LEFT);
         let Ok(entries) = fs::read_dir(&left) else { return };
         for entry in entries.flatten() {
@@ -329,11 +325,13 @@ impl Staging {
     }
 }
 
-/// Says what was set aside.
-fn tell(aside: &SetAside, monitor: &dyn Monitor) {
-    if let Some(place) = &aside.place {
-        monitor.note(&format!("{} changed entries were set aside in {place}", aside.count));
+/// Gives an entry of the old directory, unless it is a folder, a second name below `into`.
+fn link_aside(was: &Path, into: &Path, path: &Path) -> files::Result<()> {
+    let (from, to) = (was.join(path), into.join(path));
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent).on("create", parent)?;
     }
+    fs::hard_link(&from, &to).on("link", &to)
 }
 
 /// Moves an entry of the old directory to the same path below `into`.

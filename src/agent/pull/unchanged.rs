@@ -2,11 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 
-use rustix::fs::Statx;
+use rustix::fs::{AtFlags, Statx};
 
 use super::mark::{Entries, Placed, stat_of};
 use crate::agent::Result;
 use crate::restore::Linkable;
+use disk::files::{self, Folder};
 use format::manifest::{EntryPath, Item};
 
 /// Compares files with a mark, so that those which look as it says are linked into the new tree instead of read.
@@ -14,16 +15,18 @@ use format::manifest::{EntryPath, Item};
 pub(super) struct Unchanged<'a> {
     placed: &'a Placed,
     entries: RefCell<Entries>,
+    /// Other copies, whose files of the same path may be the same ones.
+    others: Vec<Folder>,
     has_any: Cell<bool>,
 }
 
 impl<'a> Unchanged<'a> {
-    /// Begins before the first file of the mark.
+    /// Begins before the first file of the mark. `others` are further copies that share files.
     ///
     /// # Errors
     /// The mark cannot be read.
-    pub fn new(placed: &'a Placed) -> Result<Self> {
-        Ok(Self { placed, entries: RefCell::new(placed.entries()?), has_any: Cell::new(false) })
+    pub fn new(placed: &'a Placed, others: Vec<Folder>) -> Result<Self> {
+        Ok(Self { placed, entries: RefCell::new(placed.entries()?), others, has_any: Cell::new(false) })
     }
 
     /// Returns whether there was any.
@@ -38,6 +41,16 @@ impl Linkable for Unchanged<'_> {
         if let Ok(entries) = self.placed.entries() {
             *self.entries.borrow_mut() = entries;
         }
+    }
+
+    fn names(&self, path: &EntryPath, found: &Statx) -> u32 {
+        let id = |found: &Statx| (found.stx_ino, found.stx_dev_major, found.stx_dev_minor);
+        let has_it = |other: &&Folder| {
+            files::examine(other, path.as_bytes(), AtFlags::empty())
+                .is_ok_and(|there| id(&there) == id(found))
+        };
+        let others = self.others.iter().filter(has_it).count();
+        u32::try_from(others).unwrap_or(u32::MAX).saturating_add(1)
     }
 
     fn may_be_linked(&self, path: &EntryPath, found: &Statx) -> bool {

@@ -23,10 +23,15 @@ pub(super) fn would_link(
     let opened = open_beneath(previous.folder, path.as_bytes(), OFlags::PATH | OFlags::NOFOLLOW);
     let found = opened.and_then(|file| files::examine(&file, c"", AtFlags::EMPTY_PATH));
     found.is_ok_and(|found| {
-        found.stx_nlink == 1
+        has_own_names(linkable, path, &found)
             && is_right(&found, mapping, (size, mapping.mode_of_file(mode)))
             && linkable.may_be_linked(path, &found)
     })
+}
+
+/// Returns whether nobody else has given the file a name.
+fn has_own_names(linkable: &dyn Linkable, path: &EntryPath, found: &Statx) -> bool {
+    found.stx_nlink == 1 || found.stx_nlink <= linkable.names(path, found)
 }
 
 fn is_right(found: &Statx, mapping: &Mapping<'_>, (size, mode): (u64, u16)) -> bool {
@@ -56,7 +61,7 @@ impl<'a> Linker<'a> {
         Some(Self { earlier, made, linkable, site, within: None, refused: false })
     }
 
-    /// Links the file at `path` if the earlier copy has one there of these properties and no other name, whose mode and owner are
+    /// Links the file at `path` if the earlier copy has one there of these properties and no name that is not whit's own, whose mode and owner are
     /// right, and that may be linked. Returns false, and leaves nothing, otherwise.
     ///
     /// Who writes into a file of the earlier copy from here on writes into that of the new one.
@@ -74,7 +79,8 @@ impl<'a> Linker<'a> {
         let Some((_, old, new)) = &self.within else { return false };
         let is_right = |found: &Statx| is_right(found, &self.site.mapping, (size, mode));
         let examine = |folder| files::examine(folder, name, AtFlags::empty()).ok();
-        let Some(found) = examine(old).filter(|found| found.stx_nlink == 1 && is_right(found)) else {
+        let is_own = |found: &Statx| has_own_names(self.linkable, path, found);
+        let Some(found) = examine(old).filter(|found| is_right(found) && is_own(found)) else {
             return false;
         };
         if !self.linkable.may_be_linked(path, &found) {

@@ -107,6 +107,10 @@ pub trait Linkable: fmt::Debug {
     /// Begins before the first file, once more if need be.
     fn begin(&self);
 
+    /// Returns how many names of the file at `path`, which looks as `found` says, are whit's own: one in each copy that shares it. A file
+    /// with more is not linked, as who gave it another wants that one to stay as it is.
+    fn names(&self, path: &EntryPath, found: &Statx) -> u32;
+
     /// Returns whether the file at `path`, which looks as `found` says, has the content that the earlier release says. Paths are
     /// asked for in the manifest's order.
     fn may_be_linked(&self, path: &EntryPath, found: &Statx) -> bool;

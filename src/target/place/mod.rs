@@ -1,0 +1,127 @@
+//! A directory that shows one release at a time, in one of two layouts.
+//!
+//! ```text
+//! plain       DIR                    the release and nothing else; exchanged by each pull
+//! releases    DIR/releases/ID        complete copies
+//!             DIR/current            the link to the one that is shown
+//!             DIR/shared             what lives beside the copies and is linked into them
+//! ```
+//!
+//! The layout is chosen at the first pull and remembered. A [`Place`] is locked against other pulls for as long as it lives, and what a
+//! killed pull had begun is finished when it is opened.
+
+mod error;
+
+pub use self::error::Error;
+pub use crate::agent::pull::{BeforeSwitch, Layout};
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::agent::Session;
+use crate::agent::pull::{PlainDirectory, PullOptions, Pulled, SetAside};
+use ground::ids::{ReleaseId, Selector};
+use ground::monitor::Monitor;
+
+/// The result of what is asked of a place.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Says how a place is to be laid out.
+#[derive(Debug, Clone)]
+pub struct PlaceOptions {
+    /// The layout that is asked for; none: the remembered one.
+    pub layout: Option<Layout>,
+    /// The layout of a place that remembers none.
+    pub otherwise: Layout,
+}
+
+/// A directory that shows one release at a time.
+pub struct Place {
+    plain: PlainDirectory,
+}
+
+/// The copy that a place went back to.
+#[derive(Debug)]
+pub struct WentBack {
+    /// Its release.
+    pub release: ReleaseId,
+    /// Its folder.
+    pub copy: PathBuf,
+    /// Entries of the directory that was left which the user had changed or put there.
+    pub set_aside: SetAside,
+}
+
+impl Place {
+    /// Opens the place at `dir`, which need not be there, and finishes what a killed pull had begun. Blocks for the disk.
+    ///
+    /// # Errors
+    /// [`Error::OtherLayout`] if it remembers another layout than is asked for, another pull is making it, or the disk's.
+    pub fn open(dir: &Path, options: &PlaceOptions, monitor: &dyn Monitor) -> Result<Self> {
+        let plain = PlainDirectory::open(dir, monitor)?;
+        let remembered = plain.was_pulled()?.then_some(Layout::Plain);
+        let layout = options.layout.or(remembered).unwrap_or(options.otherwise);
+        if layout != Layout::Plain {
+            return Err(Error::OtherLayout {
+                place: plain.path().to_owned(),
+                has: Layout::Plain,
+                asked: layout,
+            });
+        }
+        Ok(Self { plain })
+    }
+
+    /// Returns the layout.
+    pub fn layout(&self) -> Layout {
+        Layout::Plain
+    }
+
+    /// Returns the release that is shown, and the folder of its copy; none before the first pull, or where somebody has put something
+    /// else there. Changes that a user made to files of the copy do not count.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn shown(&self) -> Result<Option<(ReleaseId, PathBuf)>> {
+        Ok(self.plain.shown()?.map(|release| (release, self.plain.path().to_owned())))
+    }
+
+    /// Returns the release that was shown before, and the folder of its copy, if that is kept.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn previous(&self) -> Result<Option<(ReleaseId, PathBuf)>> {
+        Ok(self.plain.previous()?)
+    }
+
+    /// Shows the release that `selector` means. `before_switch` is called after all is fetched, verified and written, and before readers
+    /// see it; not where it is shown already.
+    ///
+    /// # Errors
+    /// Readers see what they saw before.
+    pub async fn pull(
+        &mut self,
+        session: &Session,
+        selector: &Selector,
+        options: PullOptions,
+        before_switch: Option<BeforeSwitch>,
+        monitor: &Arc<dyn Monitor>,
+    ) -> Result<Pulled> {
+        Ok(self.plain.pull(session, selector, options, before_switch, monitor).await?)
+    }
+
+    /// Shows the copy that was shown before `left`, without the proxy, in one step. Where `left` is not shown any more, as after a
+    /// going back that was killed after its switch, says what is shown and changes nothing; none leaves whatever is shown. Blocks for
+    /// the disk.
+    ///
+    /// # Errors
+    /// No copy is kept to go back to, somebody has put something else there, or the disk's: readers see what they saw before.
+    pub fn go_back(&mut self, left: Option<&ReleaseId>, monitor: &dyn Monitor) -> Result<WentBack> {
+        let is_done = |shown: &ReleaseId| left.is_some_and(|left| left != shown);
+        if let Some((release, copy)) = self.shown()?.filter(|(release, _)| is_done(release)) {
+            return Ok(WentBack { release, copy, set_aside: SetAside::default() });
+        }
+        let set_aside = self.plain.go_back(monitor)?;
+        let (release, copy) =
+            self.shown()?.ok_or_else(|| Error::NothingShown(self.plain.path().to_owned()))?;
+        Ok(WentBack { release, copy, set_aside })
+    }
+}
