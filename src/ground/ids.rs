@@ -9,32 +9,9 @@ use std::str::FromStr;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use crate::counted_id::{DeliveryId, RolloutId};
+pub use crate::id_error::Error;
 use crate::threads;
-
-/// The reasons to refuse a name or id.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// Not 64 hexadecimal digits.
-    #[error("`{0}` is not an id: expected 64 hexadecimal digits")]
-    Id(String),
-    /// No id of a delivery.
-    #[error("`{0}` is not the id of a delivery: expected one like 5499220e-17")]
-    Delivery(String),
-    /// No id of a rollout.
-    #[error("`{0}` is not the id of a rollout: expected one like 5499220e-17")]
-    Rollout(String),
-    /// No id of a token.
-    #[error("`{0}` is not a token's id: expected 16 hexadecimal digits")]
-    Token(String),
-    /// A word that is no name.
-    #[error("{what} `{name}` is not allowed: use 1 to 64 of A-Z a-z 0-9 . _ - and do not start with . or -")]
-    Name {
-        /// The kind of name.
-        what: &'static str,
-        /// The word.
-        name: String,
-    },
-}
 
 macro_rules! content_id {
     ($($(#[$doc:meta])* $name:ident;)+) => {$(
@@ -264,77 +241,6 @@ word! {
 word! {
     /// A hook or webhook that may follow a delivery, as the admin named it.
     ActionName, "action"
-}
-
-macro_rules! counted_id {
-    ($(#[$doc:meta])* $name:ident, $error:path) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub struct $name {
-            /// The first bytes of the proxy's fingerprint.
-            pub proxy: [u8; 4],
-            /// Counts those of the proxy; never given twice.
-            pub number: u64,
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{:08x}-{}", u32::from_be_bytes(self.proxy), self.number)
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = Error;
-
-            fn from_str(text: &str) -> Result<Self, Error> {
-                match counted(text) {
-                    Some((proxy, number)) => Ok(Self { proxy, number }),
-                    None => Err($error(text.chars().take(80).collect())),
-                }
-            }
-        }
-
-        /// Text where people read, the 4 bytes and the number where machines do.
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                if serializer.is_human_readable() {
-                    serializer.collect_str(self)
-                } else {
-                    (serde_bytes::ByteArray::new(self.proxy), self.number).serialize(serializer)
-                }
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                if deserializer.is_human_readable() {
-                    String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
-                } else {
-                    let (proxy, number) = <(serde_bytes::ByteArray<4>, u64)>::deserialize(deserializer)?;
-                    Ok(Self { proxy: *proxy, number })
-                }
-            }
-        }
-    };
-}
-
-counted_id! {
-    /// One delivery among those of all proxies: `5499220e-17`. Receivers tell repetitions by it.
-    DeliveryId, Error::Delivery
-}
-counted_id! {
-    /// One rollout among those of all proxies: `5499220e-17`.
-    RolloutId, Error::Rollout
-}
-
-/// Reads the text of an id that counts: the proxy's digits, and a number.
-fn counted(text: &str) -> Option<([u8; 4], u64)> {
-    let (proxy, number) = text.split_once('-')?;
-    let are_digits = number.bytes().all(|digit| digit.is_ascii_digit());
-    if proxy.len() != 8 || !proxy.bytes().all(|digit| digit.is_ascii_hexdigit()) || !are_digits {
-        return None;
-    }
-    Some((u32::from_str_radix(proxy, 16).ok()?.to_be_bytes(), number.parse().ok()?))
 }
 
 /// An application, and which of its releases if not the current one: `APP`, `APP@LABEL`, `APP@RELEASE`, or `APP@latest`.

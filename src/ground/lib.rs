@@ -7,6 +7,8 @@ pub mod escape;
 pub mod leb128;
 pub mod faults;
 pub mod threads;
+mod id_error;
+mod counted_id;
 pub mod ids;
 pub mod token_id;
 pub mod pattern;

@@ -14,6 +14,8 @@ pub const LOCAL_TRIP: Duration = Duration::from_millis(1);
 /// 800 Mbit/s: a local network. A new connection's window says nothing yet, and compressing hard until it does would delay
 /// a fast link.
 pub const LOCAL_RATE: f64 = 100e6;
+/// 50 Mbit/s: 36 MB of a changed `.tgz` take 0.2 s of both sides to be compared with the one before, which saves 0 to 8 % of them.
+const FAST_RATE: f64 = 50e6 / 8.0;
 /// 10 Gbit/s: loopback, over which bytes cost next to nothing.
 const LOOPBACK_RATE: f64 = 1.25e9;
 /// 128 KiB: before that much was sent, a long round trip or a lost packet says nothing about the rate.
@@ -63,6 +65,11 @@ impl LinkEstimate {
             _ => 20e6 / 8.0,
         };
         Self { rate, round_trip: round_trip.as_secs_f64(), origin: Origin::Assumed }
+    }
+
+    /// Returns whether what rarely saves bytes takes longer than they would.
+    pub fn is_fast(&self) -> bool {
+        self.rate >= FAST_RATE
     }
 
     /// Returns whether an estimate that was made with another round trip is of the same way: not if a machine has moved.

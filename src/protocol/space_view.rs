@@ -61,6 +61,11 @@ pub trait SpaceView: StorageView {
         Ok([0; 32])
     }
 
+    /// Returns whether the link is so fast that what rarely saves bytes takes longer than they would.
+    fn is_fast(&self) -> bool {
+        false
+    }
+
     /// Takes sketches of chunks that were given to keep.
     fn sketch(&mut self, _: Vec<(ShortId, Sketch)>) {}
 

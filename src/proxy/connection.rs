@@ -75,7 +75,7 @@ async fn go_on(shared: Arc<Shared>, link: Link, mut sender: Sender, mut receiver
     let token = CurrentToken::new(grant.clone());
     let granted = Arc::new(Granted { shared: Arc::clone(&shared), grant, token });
     match operation {
-        Operation::Push(open) => push::serve(granted, open, sender, receiver).await,
+        Operation::Push(open) => push::serve(granted, open, link, sender, receiver).await,
         Operation::Pull { release, have, unpacked } => {
             let wanted = pull::Wanted { release, have, unpacked, link };
             pull::serve(granted, wanted, sender, receiver).await;

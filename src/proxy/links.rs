@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use super::Owner;
+use crate::net::link_estimate::{Link, LinkEstimate};
 use ground::poison::Unpoisoned as _;
 use protocol::wire::LinkSeen;
 
@@ -22,6 +24,14 @@ impl Links {
             links.clear();
         }
         links.insert(user, seen);
+    }
+
+    /// Returns what is known of a link now: what the user's last push has measured of the same way, else what the connection says.
+    pub fn estimate(&self, user: &Owner, link: &Link) -> LinkEstimate {
+        let now = link.now();
+        let seen = self.last(user).map(LinkEstimate::from);
+        let seen = seen.filter(|seen| seen.is_of(Duration::from_secs_f64(now.round_trip)));
+        seen.unwrap_or(now)
     }
 
     /// Returns what the user's last push has measured.

@@ -16,6 +16,7 @@ use super::{Granted, now, owner, refuse};
 use crate::delivery::Events;
 use crate::net::blocking;
 use crate::net::link::{Pulse, Receiver, Replies, Sender, replies};
+use crate::net::link_estimate::{Link, LinkEstimate};
 use crate::store::{Intent, Records};
 use disk::crash_points;
 use format::record::Record;
@@ -34,7 +35,7 @@ use protocol::wire::{FromAgent, Open, PushReply, Refusal};
 const MESSAGES_AHEAD: usize = 8;
 
 /// Serves a push until the agent is done or gone.
-pub async fn serve(granted: Arc<Granted>, open: Open, mut sender: Sender, receiver: Receiver) {
+pub async fn serve(granted: Arc<Granted>, open: Open, link: Link, mut sender: Sender, receiver: Receiver) {
     let destinations = &open.destinations;
     let allowed =
         granted.allow(Action::Push, Some(&open.app)).and_then(|()| granted.allow_destinations(destinations));
@@ -52,7 +53,8 @@ pub async fn serve(granted: Arc<Granted>, open: Open, mut sender: Sender, receiv
     let reader = tokio::spawn(read(receiver, messages_in, Arc::clone(&progress), Arc::clone(&granted)));
     let push = {
         let granted = Arc::clone(&granted);
-        blocking::start(move || run(&granted, open, Inbox::Read(messages), &said, &progress))
+        let link = granted.shared.links.estimate(&owner(&granted.grant), &link);
+        blocking::start(move || run(&granted, open, link, Inbox::Read(messages), &said, &progress))
     };
     let mut gone = false;
     loop {
@@ -178,6 +180,7 @@ fn stalled(time: Duration) -> Refusal {
 fn run(
     granted: &Arc<Granted>,
     open: Open,
+    link: LinkEstimate,
     mut inbox: Inbox,
     replies: &Replies,
     progress: &Progress,
@@ -189,7 +192,10 @@ fn run(
     }
     let (app, release) = (open.app.clone(), open.release);
     let view = StoreView::new(store, open.app.clone(), granted.grant.user.clone(), now(), replies.clone());
-    let mut view = view?.sharing_heavy_work(&granted.shared.heavy_work).on_behalf_of(granted);
+    let mut view = view?
+        .sharing_heavy_work(&granted.shared.heavy_work)
+        .on_behalf_of(granted)
+        .over_fast_link(link.is_fast());
     let refusal = |error: Error| Refusal::of(&error as &dyn Faulty);
     let asked = Asked {
         destinations: open.destinations.clone(),

@@ -132,3 +132,29 @@ fn who_goes_back_to_another_branch_sends_what_changed_on_it() {
     assert!(sent(&receipt) < 10_000, "{receipt}");
     assert_eq!(reasons(&receipt), ["changed-in-place"]);
 }
+
+#[test]
+fn a_changed_file_of_one_compressed_stream_is_not_compared_over_a_fast_link() {
+    let home = Home::new();
+    let proxy = home.serve(&["--data", "data"]);
+    let token = home.run(&["token", "create", "--user", "eve", "--data", "data"]).good();
+    for (app, seed, magic, is_compared) in
+        [("zip", 1, b"PK\x03\x04", true), ("tgz", 2, b"\x1f\x8b\x08\0", false)]
+    {
+        let (mut kept, mut last) = (noise(seed, 2_000_000), Value::Null);
+        let edits = (0..kept.len()).step_by(5000);
+        for byte in 0..2 {
+            kept[..4].copy_from_slice(magic);
+            edits.clone().skip(1).for_each(|at| kept[at] = byte);
+            write(&home.path("tree"), "release", &kept);
+            let mut command = home.command(&["push", app, "tree", "--raw", "--json"]);
+            command
+                .env("WHIT_PROXY", &proxy.first_line)
+                .env("WHIT_TOKEN", token.trim())
+                .env("WHIT_STATE", "");
+            last = finish(command.spawn().expect("it starts")).json();
+        }
+        assert_eq!(sent(&last) < 1_000_000, is_compared, "{last}");
+        assert_eq!(last["wire"]["down"].as_u64().expect("a number") > 20_000, is_compared, "{last}");
+    }
+}

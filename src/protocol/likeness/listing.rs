@@ -51,6 +51,13 @@ pub enum Edge {
     Cut,
 }
 
+impl Listing {
+    /// Returns whether the first of its chunks is the file's first.
+    pub fn has_begin(&self) -> bool {
+        self.size > 0
+    }
+}
+
 impl Listings {
     fn begin_file(&mut self, path: Vec<u8>, size: u64) {
         // What has no chunks resembles nothing, and there may be a great many.

@@ -36,6 +36,8 @@ pub struct Likeness {
     pub rule: Rule,
     /// The older file, where its path is known.
     pub base_path: Option<Vec<u8>>,
+    /// The first chunk of the older file, where it is known.
+    pub base_begin: Option<ChunkRef>,
     /// How many edits there probably are.
     pub edits: u64,
 }
@@ -166,6 +168,7 @@ impl ChangedBase {
             let old = &self.listings.files[place.file];
             let path = old.path.split(|byte| *byte == 0).next().unwrap_or_default();
             let base_path = (!path.is_empty()).then(|| path.to_vec());
+            let base_begin = if old.has_begin() { old.full.first().copied().flatten() } else { None };
             for (part, range) in pieces(&new, &old.chunks[place.chunks.clone()], edges) {
                 let range = old.joined(place.chunks.start + range.start..place.chunks.start + range.end);
                 let RefAt { segment, reference: first } = old.places[range.start];
@@ -180,6 +183,7 @@ impl ChangedBase {
                     chunks: old.full[range].iter().copied().flatten().collect(),
                     rule: region.rule,
                     base_path: base_path.clone(),
+                    base_begin,
                     edits: edits.max(1),
                 });
             }

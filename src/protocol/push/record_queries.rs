@@ -335,6 +335,7 @@ mod tests {
     ) -> usize {
         let segment = SegmentIndex::of(base.len() - 1);
         let likeness = |number| Likeness {
+            base_begin: None,
             new: vec![RefAt { reference: number, ..RefAt::default() }],
             basis: Span { segment, first: 0, count: 1 },
             chunks: Vec::new(),

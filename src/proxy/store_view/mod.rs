@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::Granted;
 use super::archive_proof::{self, Proof};
 use super::read_scope::{ReadScope, Readable};
+use super::refusal::lapsed;
 
 use crate::delivery::Events;
 use crate::ledger::Lease;
@@ -23,7 +24,6 @@ use format::manifest::{self, EntryPath, NodeRef, Reference, SegmentName};
 use format::pack::Frame;
 use format::recipe::ChunkRef;
 use format::record::{Cost, Record};
-use ground::faults::Fault;
 use ground::ids::{AppName, ChunkId, ShortId, UserName};
 use ground::limits::ALIVE_EVERY;
 use protocol::wire::{Open, Refusal};
@@ -39,15 +39,6 @@ const RECENT_MAX: usize = 8;
 /// Of these, manifests that are only cached.
 const RECENT_CACHED_MAX: usize = 4;
 const RECENT_SEGMENTS_MAX: usize = 64 * 1024;
-
-/// Returns the refusal for known chunks that were collected since, as the lease had lapsed, or are damaged.
-fn lapsed() -> Refusal {
-    Refusal {
-        fault: Fault::Retry,
-        text: "chunks that the push counted on are gone or damaged".to_owned(),
-        hint: Some("push again: only those chunks are sent".to_owned()),
-    }
-}
 
 /// One push's view of its space.
 #[derive(Debug)]
@@ -81,6 +72,8 @@ pub struct StoreView {
     queued: Option<Vec<Events>>,
     /// How the release's archives are stored, once that was proven.
     archives_stored: ArchiveForm,
+    /// Whether the link was fast when the push began.
+    is_fast: bool,
 }
 
 impl StoreView {
@@ -124,6 +117,7 @@ impl StoreView {
             granted: None,
             queued: None,
             archives_stored: ArchiveForm::Packed,
+            is_fast: false,
         })
     }
 
@@ -131,6 +125,12 @@ impl StoreView {
     #[must_use]
     pub(super) fn on_behalf_of(self, granted: &Arc<Granted>) -> Self {
         Self { scope: ReadScope::of(&granted.grant), granted: Some(Arc::clone(granted)), ..self }
+    }
+
+    /// The same, over a link that is fast, or not.
+    #[must_use]
+    pub(super) fn over_fast_link(self, is_fast: bool) -> Self {
+        Self { is_fast, ..self }
     }
 
     /// The same, with the lock of heavy work that others use.
@@ -380,6 +380,10 @@ impl SpaceView for StoreView {
 
     fn sketch(&mut self, chunks: Vec<(ShortId, Sketch)>) {
         self.store.sketches().insert(chunks.into_iter());
+    }
+
+    fn is_fast(&self) -> bool {
+        self.is_fast
     }
 
     fn has_sketches(&mut self) -> bool {

@@ -88,6 +88,7 @@ mod tests {
         let at = RefAt { segment: SegmentIndex::of(0), reference: 0 };
         let basis = Span { segment: at.segment, first: 0, count: 129 };
         let large = Likeness {
+            base_begin: None,
             new: vec![at],
             basis,
             chunks: vec![chunk; 129],
