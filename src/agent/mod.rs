@@ -96,6 +96,9 @@ pub enum Error {
     /// Another pull is making the same directory.
     #[error("another pull to {} is under way", .0.display())]
     Busy(PathBuf),
+    /// Who pulled did not want the release to be shown any more, or could not stop what was shown.
+    #[error("the release was not shown")]
+    HeldBack,
     /// The directory cannot be pulled into.
     #[error(transparent)]
     Place(#[from] pull::PlaceError),
@@ -126,7 +129,7 @@ faulty! {
     Error passes on Link, Scan, Push, Refused, File, Manifest, Memory, Store, Place, Rebuild, Threads;
     Self::OtherRelease { .. } => Fault::Corrupt, "do not use this release from this proxy: report it to the proxy's admin";
     Self::Busy(_) => Fault::Retry, "wait until the other pull has ended";
-    Self::Ended | Self::Stalled(_) | Self::Unheard(_) | Self::DirectoryChanged => Fault::Retry;
+    Self::Ended | Self::HeldBack | Self::Stalled(_) | Self::Unheard(_) | Self::DirectoryChanged => Fault::Retry;
     Self::OutOfTurn(_) | Self::Endless { .. } => Fault::Bug;
 }
 

@@ -127,7 +127,7 @@ impl Session {
     }
 
     /// Returns the new tokens that come while a request goes on.
-    pub(super) fn renewals(&self) -> mpsc::Receiver<String> {
+    pub fn renewals(&self) -> mpsc::Receiver<String> {
         token_renewal::watch(self.token_file.as_deref(), &self.access.token)
     }
 

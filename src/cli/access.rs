@@ -185,6 +185,14 @@ impl AccessArgs {
         Ok(ProxyPlace::Remote(Access { url: login.proxy, token }))
     }
 
+    /// Returns the remote proxy and the file of its token, without connecting; none where the proxy is inside the command.
+    pub fn remote(&self, output: &Output) -> Result<Option<(Access, Option<PathBuf>)>, Error> {
+        Ok(match self.place(output)? {
+            ProxyPlace::Remote(access) => Some((access, self.file_of_token())),
+            ProxyPlace::Inside(_) => None,
+        })
+    }
+
     /// The data folder, where the proxy is inside the command.
     pub fn data_inside(&self) -> Result<Option<PathBuf>, Error> {
         // Opening the proxy notes what is overridden.

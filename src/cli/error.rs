@@ -17,6 +17,8 @@ pub enum Error {
     #[error(transparent)]
     Place(#[from] target::place::Error),
     #[error(transparent)]
+    Target(#[from] target::Error),
+    #[error(transparent)]
     Proxy(#[from] proxy::Error),
     #[error(transparent)]
     Config(#[from] config::Error),
@@ -79,7 +81,7 @@ impl Error {
 }
 
 faulty! {
-    Error passes on Agent, Place, Proxy, Config, File, Identity, Rebuild, Address, Link, #[cfg(feature = "bench")] Bench, Threads;
+    Error passes on Agent, Place, Target, Proxy, Config, File, Identity, Rebuild, Address, Link, #[cfg(feature = "bench")] Bench, Threads;
     Self::Name(_) | Self::Report(_) => Fault::Input;
     Self::Message { fault, hint, .. } => *fault, hint.clone();
     Self::Interrupted => Fault::Interrupted;

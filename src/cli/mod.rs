@@ -27,7 +27,9 @@ mod queries;
 mod rate;
 mod receipt;
 mod serve;
+mod service;
 mod token;
+mod watch;
 mod workers;
 
 use std::process::{self, ExitCode};

@@ -15,6 +15,7 @@ use super::output::{self, Output};
 use super::progress::monitor;
 use super::progress::watched;
 use super::rate::link_rate;
+use super::watch::{self, HookArgs, Watching};
 use super::workers::threads;
 use crate::agent::pull::{
     DirectoryChunks, FetchOptions, Fetched, LocalChunks, PullOptions, Pulled, SetAside, fetch,
@@ -24,12 +25,13 @@ use crate::delivery::destination::Destinations;
 use crate::net::blocking;
 use crate::restore::{self, OutsideLinks, StreamOptions};
 use crate::store;
+use crate::target::StateFile;
 use crate::target::place::{Layout, Place, PlaceOptions};
 use disk::files;
 use format::manifest::EntryPath;
 use ground::escape;
 use ground::faults::{Fault, io_hint};
-use ground::ids::Selector;
+use ground::ids::{ReleaseId, Selector};
 use ground::monitor::Monitor;
 
 const HELP: &str = "\
@@ -74,6 +76,11 @@ pub struct PullArgs {
     /// How to treat symbolic links that lead outside the release.
     #[arg(long, value_name = "HOW", value_enum, default_value_t)]
     links: WrittenLinks,
+    /// Go on: show what becomes the current release, or that of the label, as soon as it does. Needs a token with a target's name.
+    #[arg(long, id = "watching", conflicts_with_all = ["tar", "rollback"])]
+    watch: bool,
+    #[command(flatten)]
+    hooks: HookArgs,
     #[command(flatten)]
     access: AccessArgs,
 }
@@ -101,8 +108,20 @@ pub async fn run(arguments: PullArgs, output: &Output) -> Result<(), Error> {
     if to_stdout {
         check_plain(output)?;
     }
-    let open = arguments.access.open(output, Destinations::new()).await?;
     let outside_links = arguments.links.into();
+    if arguments.watch {
+        let pull = PullOptions {
+            delete: arguments.delete,
+            threads: threads(),
+            outside_links,
+            link_rate,
+            keep: arguments.keep,
+        };
+        let (directory, hooks) = (arguments.dir.unwrap_or_default(), arguments.hooks.hooks()?);
+        let watching = Watching { release, directory, layout: None, pull, hooks };
+        return watch::run(watching, &arguments.access, output).await;
+    }
+    let open = arguments.access.open(output, Destinations::new()).await?;
     if let Some(file) = arguments.tar {
         let fetched =
             open.run(async |session| tar(session, &release, &file, outside_links, output).await).await?;
@@ -116,7 +135,10 @@ pub async fn run(arguments: PullArgs, output: &Output) -> Result<(), Error> {
         .run(async |session| {
             let mut place = open_place(target, Arc::clone(&monitor)).await?;
             let pulling = Box::pin(place.pull(session, &release, options, None, &monitor));
-            Ok(watched(session, &*monitor, pulling).await?)
+            let pulled = watched(session, &*monitor, pulling).await?;
+            let release = pulled.release;
+            held_up(move || note_by_hand(place, release)).await?;
+            Ok(pulled)
         })
         .await;
     drop(monitor);
@@ -127,6 +149,11 @@ pub async fn run(arguments: PullArgs, output: &Output) -> Result<(), Error> {
 async fn open_place(target: PathBuf, monitor: Arc<dyn Monitor>) -> Result<Place, Error> {
     let options = PlaceOptions { layout: None, otherwise: Layout::Plain };
     held_up(move || Ok(Place::open(&target, &options, &*monitor)?)).await
+}
+
+/// Tells who watches for the place that a person has shown a release.
+fn note_by_hand(mut place: Place, release: ReleaseId) -> Result<(), Error> {
+    Ok(StateFile::new(&place.own_folder()?).note_by_hand(release)?)
 }
 
 fn check_keep(keep: Option<usize>) -> Result<(), Error> {
@@ -143,7 +170,9 @@ async fn roll_back(place: &Path, output: &Output) -> Result<(), Error> {
     let (left, back, layout) = held_up(move || {
         let left = opened.shown()?.map(|(release, _)| release);
         let back = opened.go_back(left.as_ref(), &*monitor)?;
-        Ok((left, back, opened.layout()))
+        let layout = opened.layout();
+        note_by_hand(opened, back.release)?;
+        Ok((left, back, layout))
     })
     .await?;
     let value = json!({

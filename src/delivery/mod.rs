@@ -3,7 +3,7 @@
 //! [`Deliveries`] writes a delivery down and queues it; a `worker` for each destination takes the next from its `queue`,
 //! an [`Executor`] reads the release from its store, and the [`destination`] publishes it.
 
-mod command;
+pub mod command;
 pub mod actions;
 pub mod destination;
 mod policy;

@@ -4,7 +4,7 @@
 //! `crash-points` nothing of this is in the program: every call is empty.
 
 /// Every point, in the order in which a release passes them.
-pub const POINTS: [&str; 95] = [
+pub const POINTS: [&str; 105] = [
     // A pack is begun, and a frame appended to it.
     "pack.created",
     "pack.headed",
@@ -114,6 +114,17 @@ pub const POINTS: [&str; 95] = [
     "back.begun",
     "back.renamed",
     "back.removed",
+    // A watching target shows it, confirms it, goes back from it.
+    "watched.half",
+    "watched.written",
+    "watched.renamed",
+    "update.stopped",
+    "update.switched",
+    "update.started",
+    "update.confirmed",
+    "update.failed",
+    "update.back",
+    "update.restarted",
 ];
 
 #[cfg(feature = "crash-points")]

@@ -11,6 +11,7 @@ pub mod hop;
 pub mod record;
 pub mod shown;
 pub mod target;
+pub mod watched;
 pub mod current;
 pub mod cache_mark;
 pub mod release_manifests;

@@ -68,6 +68,7 @@ mod stores;
 mod strangers;
 mod trees;
 mod trust;
+mod updating;
 mod maintenance;
 mod walker;
 mod world;

@@ -124,6 +124,18 @@ impl PlainDirectory {
         &self.target
     }
 
+    /// Returns the folder beside the directory, which it makes if that is missing.
+    ///
+    /// # Errors
+    /// It cannot be made, or another pull has made it.
+    pub fn own_folder(&mut self) -> Result<PathBuf> {
+        let staging = match &self.staging {
+            Some(staging) => Arc::clone(staging),
+            None => Arc::new(Staging::open(&self.target)?),
+        };
+        Ok(self.staging.insert(staging).folder().to_owned())
+    }
+
     /// Returns whether a pull has made the directory, whatever is there now.
     ///
     /// # Errors

@@ -13,6 +13,8 @@
 //! .DIR.whit/previous/pulled     its mark
 //! .DIR.whit/back, back-old      as ready and old, while the previous copy comes back
 //! .DIR.whit/trial               to try whether DIR can be exchanged
+//! .DIR.whit/watched             what a watching target remembers
+//! .DIR.whit/watching            held by the process that watches
 //! .DIR.whit/edited/TIME/        entries that the user had changed in it
 //! .DIR.whit/left/N/             directories that could not be removed
 //! ```
@@ -41,6 +43,8 @@ const TREE: &str = "tree";
 const PREVIOUS: &str = "previous";
 const EDITED: &str = "edited";
 const LEFT: &str = "left";
+/// What a watching target remembers.
+const WATCHED: &str = "watched";
 
 /// The entries that the user had changed, and where they are now.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -216,7 +220,8 @@ impl Staging {
     pub fn leave_if_empty(&self) -> Result<bool> {
         let fetched = self.store().join("packs");
         let has_fetched = fs::read_dir(&fetched).is_ok_and(|mut entries| entries.next().is_some());
-        let keeps = [MARK, EDITED, LEFT, PREVIOUS].iter().any(|name| self.folder.join(name).exists());
+        let keeps =
+            [MARK, EDITED, LEFT, PREVIOUS, WATCHED].iter().any(|name| self.folder.join(name).exists());
         if !has_fetched && !keeps {
             files::remove(&self.folder)?;
         }

@@ -70,6 +70,14 @@ impl Place {
         Ok(Self { plain })
     }
 
+    /// Returns the folder of what whit keeps beside the release, which it makes if that is missing.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn own_folder(&mut self) -> Result<PathBuf> {
+        Ok(self.plain.own_folder()?)
+    }
+
     /// Returns the layout.
     pub fn layout(&self) -> Layout {
         Layout::Plain

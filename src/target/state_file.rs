@@ -1,0 +1,63 @@
+//! The durable file of a watching target, in the private folder of its place (FORMAT 9.1).
+//!
+//! Whoever writes it holds the place, so that a watching target and a person who pulls by hand never write at a time.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use disk::files;
+use format::watched::Watched;
+use ground::ids::ReleaseId;
+
+/// Its name in the folder.
+const NAME: &str = "watched";
+/// 1 MiB: more than 64 bad releases with their reasons take.
+const BYTES_MAX: u64 = 1024 * 1024;
+
+/// The file.
+#[derive(Debug, Clone)]
+pub struct StateFile(PathBuf);
+
+impl StateFile {
+    /// Names the file in `folder`.
+    pub fn new(folder: &Path) -> Self {
+        Self(folder.join(NAME))
+    }
+
+    /// Reads it; none where it is not there, or damaged, which costs the memory of bad releases.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read(&self) -> files::Result<Option<Watched>> {
+        let bytes = files::read_if_there(&self.0, BYTES_MAX)?;
+        Ok(bytes.and_then(|bytes| Watched::decode(&bytes)))
+    }
+
+    /// Writes it durably.
+    ///
+    /// # Errors
+    /// The old content is still there.
+    pub fn write(&self, watched: &Watched) -> files::Result<()> {
+        files::publish(&self.0, &watched.encode(), 0o600)
+    }
+
+    /// Returns when it was written last; none where it is not there.
+    pub fn written(&self) -> Option<SystemTime> {
+        fs::metadata(&self.0).ok()?.modified().ok()
+    }
+
+    /// Notes that a person has shown `release`: it counts as good, however it failed before, and stays until something else
+    /// is wanted. Nothing where no target watches the place.
+    ///
+    /// # Errors
+    /// It cannot be read or written.
+    pub fn note_by_hand(&self, release: ReleaseId) -> files::Result<()> {
+        let Some(mut watched) = self.read()? else { return Ok(()) };
+        watched.forget_bad(&release);
+        watched.good = Some(release);
+        watched.trying = None;
+        watched.by_hand = true;
+        self.write(&watched)
+    }
+}

@@ -1,0 +1,223 @@
+//! One update of a target: fetch, stop, switch, start, confirm; or go back.
+//!
+//! What is about to be done is written down before it is done ([`Watched`](format::watched::Watched)), so that whoever opens the place
+//! after a crash knows: a release that was shown without being confirmed is left by itself, without the proxy, and not tried again.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use super::decision::Decision;
+use super::error::{Error, Result};
+use super::gate::Gate;
+use super::going_back::with_hint;
+use super::hooks::{Event, Failure, Hooks, reason};
+use super::place::{self, Place};
+use super::watched_directory::{Held, Target};
+use crate::agent::pull::{BeforeSwitch, Layout, PullOptions};
+use crate::agent::{self, Session};
+use crate::net::blocking::start_whole;
+use disk::clock::now;
+use disk::crash_points;
+use format::record::{Progress, Record};
+use format::target::{TargetReport, TargetState};
+use format::watched::{Step, Trying, Wish};
+use ground::faults::Faulty as _;
+use ground::ids::{Label, ReleaseId, Selector};
+use ground::poison::Unpoisoned as _;
+use protocol::wire::Wanted;
+
+/// How an update ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing is to be done until something else is wanted.
+    Settled,
+    /// It is to be tried again.
+    Again,
+}
+
+impl Target {
+    /// Does what the proxy wants. Dropped before the gate was passed, nothing has changed.
+    ///
+    /// # Errors
+    /// The place cannot be opened, or what was begun before cannot be finished. Failures of the update itself are reported.
+    pub async fn update(
+        self: &Arc<Self>,
+        session: &Session,
+        wanted: &Wanted,
+        gate: &Arc<Gate>,
+    ) -> Result<Outcome> {
+        let rollout = wanted.assigned.as_ref().map(|assigned| assigned.rollout);
+        let wish = Wish { release: wanted.record.release, rollout };
+        let target = Arc::clone(self);
+        let begun = start_whole(move || {
+            let mut held = target.hold()?;
+            let decision = target.begin(&mut held, wish)?;
+            let shown = held.place.shown()?;
+            Ok::<_, Error>((held, decision, shown))
+        });
+        let (mut held, decision, from) = begun.await??;
+        if decision != Decision::Fetch {
+            return Ok(Outcome::Settled);
+        }
+        let record = &wanted.record;
+        let selector = Selector {
+            app: record.app.clone(),
+            at: Some(record.release.to_string().parse().expect("64 digits are a word")),
+        };
+        let total = Progress { bytes: 0, total: record.totals.bytes, files: record.totals.files };
+        let report = TargetReport {
+            about: Some(wish.release),
+            rollout,
+            state: TargetState::Fetching(total),
+            fetched_bytes: 0,
+            saved_bytes: 0,
+            output: String::new(),
+            ..held.watched.report.clone()
+        };
+        self.reports.say(&report);
+        let monitor = self.reports.fetching(report.clone(), total);
+        let options = self.pull_options(&held.place);
+        let stopped = Arc::new(Mutex::new(None));
+        let before = self.before_switch(from, record, wish, report, gate, &stopped);
+        let pulled = held.place.pull(session, &selector, options, Some(before), &monitor).await;
+        let target = Arc::clone(self);
+        let labels = record.labels.clone();
+        let ended = start_whole(move || match pulled {
+            Ok(pulled) => {
+                crash_points::point("update.switched");
+                held.watched = target.read()?;
+                let report = &mut held.watched.report;
+                report.fetched_bytes = pulled.fetched_bytes;
+                report.saved_bytes = pulled.bytes.saturating_sub(pulled.fetched_bytes);
+                target.prove(&mut held, wish, &labels, pulled.copy)?;
+                Ok(Outcome::Settled)
+            }
+            Err(error) => {
+                held.watched = target.read()?;
+                let failure = stopped.lock().unpoisoned().take();
+                target.not_shown(&mut held, wish, &error, failure)?;
+                Ok(Outcome::Again)
+            }
+        });
+        ended.await?
+    }
+
+    fn pull_options(&self, place: &Place) -> PullOptions {
+        let options = self.options.pull;
+        // Of a plain directory too a copy is kept to go back to.
+        let keep = options.keep.or((place.layout() == Layout::Plain).then_some(2));
+        PullOptions { keep, ..options }
+    }
+
+    /// Returns what is done once the release is here and before it is shown: it is written down, and the shown one stopped.
+    fn before_switch(
+        self: &Arc<Self>,
+        from: Option<(ReleaseId, PathBuf)>,
+        record: &Record,
+        wish: Wish,
+        report: TargetReport,
+        gate: &Arc<Gate>,
+        stopped: &Arc<Mutex<Option<Failure>>>,
+    ) -> BeforeSwitch {
+        let (target, gate, stopped) = (Arc::clone(self), Arc::clone(gate), Arc::clone(stopped));
+        let labels = record.labels.clone();
+        Box::new(move |_| {
+            if !gate.pass() {
+                return Err(agent::Error::HeldBack);
+            }
+            let report = TargetReport { state: TargetState::Switching, ..report };
+            target.reports.say(&report);
+            let mut watched = target.read().map_err(|_| agent::Error::HeldBack)?;
+            let shown = from.as_ref().map(|(release, _)| *release);
+            let step = Step::Switching;
+            watched.trying = Some(Trying { wish, labels: labels.clone(), from: shown, since: now(), step });
+            watched.by_hand = false;
+            watched.report = report;
+            target.state.write(&watched)?;
+            if let (Some(line), Some((from, copy))) = (&target.options.hooks.before_release, from) {
+                let mut occasion = target.occasion(Event::BeforeRelease, wish.release, &labels, copy);
+                occasion.previous = Some(from);
+                if let Err(failure) = target.options.hooks.run(line, &occasion, &target.ending) {
+                    *stopped.lock().unpoisoned() = Some(failure);
+                    return Err(agent::Error::HeldBack);
+                }
+            }
+            crash_points::point("update.stopped");
+            Ok(())
+        })
+    }
+
+    /// Starts and confirms the release that is shown now; goes back where that fails.
+    fn prove(&self, held: &mut Held, wish: Wish, labels: &[Label], copy: PathBuf) -> Result<()> {
+        let from = held.watched.trying.as_ref().and_then(|trying| trying.from);
+        held.watched.report.shown = Some(wish.release);
+        held.watched.report.previous = held.place.previous()?.map(|(release, _)| release);
+        let report = TargetReport {
+            about: Some(wish.release),
+            rollout: wish.rollout,
+            state: TargetState::Confirming,
+            output: String::new(),
+            ..held.watched.report.clone()
+        };
+        self.reports.say(&report);
+        held.watched.report = report;
+        let Hooks { on_release, .. } = &self.options.hooks;
+        let mut occasion = self.occasion(Event::Released, wish.release, labels, copy);
+        occasion.previous = from;
+        let proven = match on_release {
+            Some(line) => self.options.hooks.run(line, &occasion, &self.ending).map_err(|failure| Failure {
+                reason: format!("the command after the switch failed: {}", failure.reason),
+                ..failure
+            }),
+            None => Ok(()),
+        };
+        crash_points::point("update.started");
+        occasion.event = Event::Confirming;
+        let proven = proven.and_then(|()| self.options.hooks.confirm(&occasion, &self.ending));
+        if self.is_ending() {
+            // What was begun is finished at the next start.
+            return Ok(());
+        }
+        if let Err(failure) = proven {
+            return self.leave(held, &failure.reason, failure.output);
+        }
+        crash_points::point("update.confirmed");
+        let mut watched = held.watched.clone();
+        watched.trying = None;
+        watched.good = Some(wish.release);
+        watched.dealt = Some(wish);
+        self.conclude(held, watched, wish, Some(wish.release), TargetState::Confirmed)
+    }
+
+    /// Reports why a release was not shown; starts again what was stopped for it.
+    fn not_shown(
+        &self,
+        held: &mut Held,
+        wish: Wish,
+        error: &place::Error,
+        failure: Option<Failure>,
+    ) -> Result<()> {
+        let shown = held.place.shown()?;
+        if held.watched.trying.is_some() && shown.as_ref().is_some_and(|(shown, _)| *shown == wish.release) {
+            // It failed after its switch.
+            return self.leave(held, &error.to_string(), String::new());
+        }
+        let began = held.watched.trying.take().is_some();
+        let (mut why, output) = match failure {
+            Some(Failure { reason, output, .. }) => {
+                (format!("the command before the switch failed: {reason}"), output)
+            }
+            None => (with_hint(error), String::new()),
+        };
+        if self.is_ending() {
+            return Ok(());
+        }
+        if began {
+            why.push_str(&self.start_again(shown.as_ref(), wish, &why));
+        }
+        let mut watched = held.watched.clone();
+        watched.report.output = output;
+        let state = TargetState::Failed { reason: reason(&why), fault: error.fault() };
+        self.conclude(held, watched, wish, Some(wish.release), state)
+    }
+}

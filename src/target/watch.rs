@@ -1,0 +1,167 @@
+//! Watches: keeps a directory at what the proxy wants, until it is told to stop.
+//!
+//! A newer wish ends a fetch, and waits for a switch that has begun. What failed before its switch is tried again, later each time.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::error::{Error, Result};
+use super::gate::Gate;
+use super::stream::{self, Route, Task, Wish};
+use super::update::Outcome;
+use super::watched_directory::Target;
+use ground::threads;
+
+/// The wait before a failed update is tried again; it doubles, up to …
+const RETRY_MIN: Duration = Duration::from_secs(1);
+/// … 5 min.
+const RETRY_MAX: Duration = Duration::from_secs(5 * 60);
+/// How often to look whether a person has pulled by hand.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Watches until `stop` counts to 1. An update whose switch has begun goes on to its end, unless `stop` counts to 2: what was begun is
+/// then finished at the next start.
+///
+/// # Errors
+/// The proxy refuses the target before it has ever accepted it.
+pub async fn watch(target: Arc<Target>, route: Route, stop: watch::Receiver<u32>) -> Result<()> {
+    let mut watcher = Watcher { target, stop, retry: None, wait: RETRY_MIN };
+    if watcher.recover().await.is_none() {
+        return Ok(());
+    }
+    let wishes = Arc::new(watch::Sender::new(None));
+    let mut newest = wishes.subscribe();
+    let holding = stream::hold(Arc::clone(&watcher.target), route, wishes);
+    let mut holding = Task(tokio::spawn(holding));
+    let mut written = watcher.target.state().written();
+    loop {
+        let retry = watcher.retry;
+        tokio::select! {
+            ended = &mut holding.0 => {
+                return match ended {
+                    Ok(Ok(never)) => match never {},
+                    Ok(Err(error)) => Err(error),
+                    Err(_) => Err(threads::Error::Panicked.into()),
+                };
+            }
+            _ = watcher.stop.changed() => return Ok(()),
+            Ok(()) = newest.changed() => watcher.wait = RETRY_MIN,
+            () = sleep_until(retry.unwrap_or_else(Instant::now)), if retry.is_some() => {}
+            () = sleep(LOOK_EVERY) => {
+                if watcher.target.state().written() == written {
+                    continue;
+                }
+            }
+        }
+        watcher.retry = None;
+        let wish = newest.borrow_and_update().clone();
+        let Some(wish) = wish else { continue };
+        if !watcher.update(&wish, &mut newest).await {
+            return Ok(());
+        }
+        written = watcher.target.state().written();
+    }
+}
+
+struct Watcher {
+    target: Arc<Target>,
+    stop: watch::Receiver<u32>,
+    /// When what failed is tried again.
+    retry: Option<Instant>,
+    /// The wait before the next try.
+    wait: Duration,
+}
+
+impl Watcher {
+    /// Finishes what an earlier process had begun, however long that takes; none if it is told to stop meanwhile.
+    async fn recover(&mut self) -> Option<()> {
+        loop {
+            let target = Arc::clone(&self.target);
+            let mut recovering = pin!(target.recover());
+            let error = loop {
+                tokio::select! {
+                    recovered = &mut recovering => match recovered {
+                        Ok(()) if *self.stop.borrow() > 0 => return None,
+                        Ok(()) => {
+                            self.wait = RETRY_MIN;
+                            return Some(());
+                        }
+                        Err(error) => break error,
+                    },
+                    _ = self.stop.changed() => self.hurry(),
+                }
+            };
+            self.fail(None, &error);
+            let retry = self.retry.take().unwrap_or_else(Instant::now);
+            tokio::select! {
+                () = sleep_until(retry) => {}
+                _ = self.stop.changed() => return None,
+            }
+        }
+    }
+
+    /// Does what is wanted; returns false if it is told to stop meanwhile.
+    async fn update(&mut self, wish: &Wish, newest: &mut watch::Receiver<Option<Wish>>) -> bool {
+        let gate = Arc::new(Gate::default());
+        let target = Arc::clone(&self.target);
+        let mut updating = pin!(target.update(&wish.session, &wish.wanted, &gate));
+        let mut comes_next = false;
+        let ended = loop {
+            tokio::select! {
+                ended = &mut updating => break ended,
+                Ok(()) = newest.changed(), if !comes_next => {
+                    let release = newest.borrow().as_ref().map(|wish| wish.wanted.record.release);
+                    if release != Some(wish.wanted.record.release) && gate.end() {
+                        newest.mark_changed();
+                        return true;
+                    }
+                    comes_next = true;
+                }
+                _ = self.stop.changed() => {
+                    if gate.end() {
+                        return false;
+                    }
+                    self.hurry();
+                }
+            }
+        };
+        if comes_next {
+            newest.mark_changed();
+        }
+        match ended {
+            Ok(Outcome::Settled) => self.wait = RETRY_MIN,
+            Ok(Outcome::Again) => self.try_again(),
+            Err(error) => self.fail(Some(wish), &error),
+        }
+        *self.stop.borrow() == 0
+    }
+
+    /// Is told to stop while it cannot: says so, and the second time ends what runs.
+    fn hurry(&self) {
+        if *self.stop.borrow() > 1 {
+            self.target.end_soon();
+        } else {
+            let note =
+                "stopping once the release is confirmed, or gone back from; a second signal stops at once";
+            self.target.reports().note(note);
+        }
+    }
+
+    fn fail(&mut self, wish: Option<&Wish>, error: &Error) {
+        if error.is_busy() {
+            self.retry = Some(Instant::now() + RETRY_MIN);
+            return;
+        }
+        self.target.report_failure(wish.map(|wish| &wish.wanted), error);
+        self.try_again();
+    }
+
+    fn try_again(&mut self) {
+        self.retry = Some(Instant::now() + self.wait);
+        self.wait = (self.wait * 2).min(RETRY_MAX);
+    }
+}
