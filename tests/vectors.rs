@@ -28,8 +28,9 @@ use format::recipe::{ChunkRef, Container, ContentHasher, Recipe};
 use format::record::{ActionReport, Cost, DeliveryEvent, DeliveryReport, DeliveryState, Progress, Record};
 use format::release_manifests::ReleaseManifests;
 use format::shown::{Shown, ShownEntry, ShownState};
+use format::target::{Assignment, StoredTarget, TargetReport, TargetState};
 use ground::faults::Fault;
-use ground::ids::{ArtifactId, ChunkId, ContentId, DeliveryId, ReleaseId, Selector};
+use ground::ids::{ArtifactId, ChunkId, ContentId, DeliveryId, ReleaseId, RolloutId, Selector};
 use protocol::token::{Action, Grant, Hop, Issuer, TokenId, verify};
 use protocol::wire::{
     Answer, ArchivesMet, Basis, Batch, BlockSums, Challenge, CheckStep, Cut, DeliveriesWanted, DeliveryPlan,
@@ -207,6 +208,28 @@ fn record() -> Record {
         totals: root.totals,
         cost: Cost { unseen_chunks: 2, unseen_bytes: 39, sent_bytes: 39 },
         behalf: Vec::new(),
+    }
+}
+
+fn target(release: ReleaseId) -> StoredTarget {
+    let rollout = RolloutId { proxy: [0x54, 0x99, 0x22, 0x0e], number: 3 };
+    let state = TargetState::Failed { reason: "no room".to_owned(), fault: Fault::Full };
+    StoredTarget {
+        report: TargetReport {
+            shown: Some(ReleaseId::of(b"the one before")),
+            previous: None,
+            about: Some(release),
+            rollout: Some(rollout),
+            state,
+            fetched_bytes: 1000,
+            saved_bytes: 2000,
+            output: "tar: no room\n".to_owned(),
+        },
+        since: 1_750_000_000,
+        seen: 1_750_000_010,
+        version: "1.2.3".to_owned(),
+        follows: Some(name("stable")),
+        assigned: Some(Assignment { release, rollout, group: name("web") }),
     }
 }
 
@@ -454,6 +477,7 @@ fn the_format_is_as_its_document_says() {
         ("ended-1", ended(root.release()).encode()),
         ("shown-1", shown(root.release()).encode()),
         ("notice-1", notice(root.release()).encode()),
+        ("target-1", target(root.release()).encode()),
         ("token-1", token().into_bytes()),
         ("grant-1", rmp_serde::to_vec(&grant()).expect("a Vec takes every write")),
     ]));

@@ -1,16 +1,24 @@
 //! What a target says of itself, and what the proxy remembers of it (FORMAT 5.4).
 
+use std::mem::discriminant;
+
 use serde::{Deserialize, Serialize};
 
 use crate::record::Progress;
+use crate::value;
 use ground::faults::Fault;
 use ground::ids::{DestinationName, Label, ReleaseId, RolloutId};
+use ground::limits::{TARGET_OUTPUT_BYTES_MAX, TARGET_REASON_BYTES_MAX};
+
+/// First byte of the value.
+const VERSION: u8 = 1;
 
 /// What a target does.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TargetState {
     /// It shows nothing yet, and nothing is wanted.
+    #[default]
     Empty,
     /// It fetches and writes a release beside the one that it shows.
     Fetching(Progress),
@@ -35,7 +43,7 @@ pub enum TargetState {
 }
 
 /// What a target says of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetReport {
     /// The release that it shows.
     pub shown: Option<ReleaseId>,
@@ -55,6 +63,31 @@ pub struct TargetReport {
     pub output: String,
 }
 
+impl TargetReport {
+    /// Returns whether its texts are short enough.
+    pub fn is_bounded(&self) -> bool {
+        let reason = match &self.state {
+            TargetState::RolledBack { reason } | TargetState::Failed { reason, .. } => reason.len(),
+            _ => 0,
+        };
+        reason <= TARGET_REASON_BYTES_MAX && self.output.len() <= TARGET_OUTPUT_BYTES_MAX
+    }
+
+    /// Returns whether it says the same as `other`, but for how far a fetch is.
+    pub fn is_alike(&self, other: &Self) -> bool {
+        let still = |report: &Self| match report.state {
+            TargetState::Fetching(_) => Self {
+                state: TargetState::Fetching(Progress::default()),
+                fetched_bytes: 0,
+                saved_bytes: 0,
+                ..report.clone()
+            },
+            _ => report.clone(),
+        };
+        discriminant(&self.state) == discriminant(&other.state) && still(self) == still(other)
+    }
+}
+
 /// What a group told a target to want.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assignment {
@@ -67,7 +100,7 @@ pub struct Assignment {
 }
 
 /// What the proxy remembers of a target of one application.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredTarget {
     /// What it said last.
     pub report: TargetReport,
@@ -81,4 +114,60 @@ pub struct StoredTarget {
     pub follows: Option<Label>,
     /// What its group told it last.
     pub assigned: Option<Assignment>,
+}
+
+impl StoredTarget {
+    /// Returns the releases that it needs: what it shows, goes back to, works on, and is assigned.
+    pub fn releases(&self) -> impl Iterator<Item = ReleaseId> {
+        let TargetReport { shown, previous, about, ref state, .. } = self.report;
+        // From a release that it went back from it needs nothing any more.
+        let about = about.filter(|_| !matches!(state, TargetState::RolledBack { .. }));
+        let assigned = self.assigned.as_ref().map(|assigned| assigned.release);
+        [shown, previous, about, assigned].into_iter().flatten()
+    }
+
+    /// Encodes the value.
+    pub fn encode(&self) -> Vec<u8> {
+        value::encode(VERSION, self)
+    }
+
+    /// Decodes a value; none if it is damaged or of a newer version.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        value::decode(VERSION..=VERSION, bytes).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_far_a_fetch_is_is_no_news_and_all_else_is() {
+        let fetching = |bytes| TargetReport {
+            state: TargetState::Fetching(Progress { bytes, total: 9, files: 1 }),
+            fetched_bytes: bytes,
+            ..TargetReport::default()
+        };
+        assert!(fetching(1).is_alike(&fetching(2)));
+        assert!(!fetching(1).is_alike(&TargetReport { shown: Some(ReleaseId::of(b"a")), ..fetching(1) }));
+        let back = |reason: &str| TargetReport {
+            state: TargetState::RolledBack { reason: reason.to_owned() },
+            ..TargetReport::default()
+        };
+        assert!(!back("one").is_alike(&back("two")));
+        assert!(!back("one").is_alike(&fetching(1)));
+    }
+
+    #[test]
+    fn a_target_needs_what_it_may_show_again() {
+        let [a, b, c] = [b"a", b"b", b"c"].map(|name| ReleaseId::of(name));
+        let report =
+            TargetReport { shown: Some(a), previous: Some(b), about: Some(c), ..TargetReport::default() };
+        let target = StoredTarget { report, ..StoredTarget::default() };
+        assert_eq!(target.releases().collect::<Vec<_>>(), [a, b, c]);
+        let mut back = target.clone();
+        back.report.state = TargetState::RolledBack { reason: String::new() };
+        assert_eq!(back.releases().collect::<Vec<_>>(), [a, b]);
+        assert_eq!(StoredTarget::decode(&target.encode()), Some(target));
+    }
 }

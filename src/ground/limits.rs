@@ -137,6 +137,20 @@ pub const SKETCHES_MAX: usize = 4096;
 pub const LIST_MAX: usize = 64;
 /// Proxies that a release may come through.
 pub const HOPS_MAX: usize = 8;
+/// Bytes of the last lines that a target reports of a failed hook or check.
+pub const TARGET_OUTPUT_BYTES_MAX: usize = 4096;
+/// Bytes of the reason that a target reports.
+pub const TARGET_REASON_BYTES_MAX: usize = 1024;
+/// 16 KiB: a message of a target, whose texts are bounded by the two above and its token by [`TOKEN_BYTES_MAX`].
+pub const TARGET_MESSAGE_BYTES_MAX: usize = 16 * 1024;
+/// Targets of one application that a proxy remembers: some 10 MB of memory.
+pub const TARGETS_PER_APP_MAX: usize = 10_000;
+/// Targets that watch a proxy at a time, shared by the users; each costs a connection of some 50 KB as well.
+pub const WATCHERS_MAX: u64 = 4096;
+/// How often a target that watches and its proxy say that they are there.
+pub const TARGET_ALIVE_EVERY: Duration = Duration::from_secs(10);
+/// The silence after which the other side of a watching target's stream counts as gone.
+pub const TARGET_SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Deliveries of one user that may wait for one destination; the same one asked for again waits with the first.
 pub const DELIVERIES_PER_USER_MAX: usize = 64;
 /// Bytes of a token as text.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use ground::ids::{AppName, ChunkId, DestinationName, Label, ReleaseId, SpaceName};
+use ground::ids::{AppName, ChunkId, DestinationName, Label, ReleaseId, SpaceName, TargetName};
 use protocol::token::TokenId;
 
 /// The name of a value. Keys of one table are ordered by their last field.
@@ -44,6 +44,15 @@ pub enum Key {
         app: AppName,
         /// The destination.
         destination: DestinationName,
+    },
+    /// What is known of a target of an application (FORMAT 5.4).
+    Target {
+        /// The space.
+        space: SpaceName,
+        /// The application.
+        app: AppName,
+        /// The target.
+        target: TargetName,
     },
     /// An action that is to follow an event (FORMAT 5.3).
     Notice {
@@ -105,6 +114,7 @@ impl Key {
             Self::Delivery { .. } => Table::Deliveries,
             Self::Ended { .. } => Table::Ended,
             Self::Shown { space, app, .. } => Table::Shown { space: space.clone(), app: app.clone() },
+            Self::Target { space, app, .. } => Table::Targets { space: space.clone(), app: app.clone() },
             Self::Notice { .. } => Table::Notices,
             Self::Token { .. } => Table::Tokens,
             Self::Revoked { .. } => Table::Revoked,
@@ -127,6 +137,9 @@ impl fmt::Display for Key {
             Self::Ended { number } => write!(f, "the end of delivery {number}"),
             Self::Shown { space, app, destination } => {
                 write!(f, "what destination `{destination}` shows of `{app}` in space `{space}`")
+            }
+            Self::Target { space, app, target } => {
+                write!(f, "target `{target}` of `{app}` in space `{space}`")
             }
             Self::Notice { number } => write!(f, "notice {number}"),
             Self::Token { id } => write!(f, "the grant of token {id}"),
@@ -168,6 +181,13 @@ pub enum Table {
     Ended,
     /// What destinations show of an application.
     Shown {
+        /// The space.
+        space: SpaceName,
+        /// The application.
+        app: AppName,
+    },
+    /// The targets of an application.
+    Targets {
         /// The space.
         space: SpaceName,
         /// The application.

@@ -72,7 +72,7 @@ pub trait Ledger: Send + Sync + Debug {
         Ok(keys.into_iter().filter(|(_, retired)| retired.is_none()).map(|(key, _)| key).collect())
     }
 
-    /// Returns the applications of a space that have or had a record, or cached content, in no order.
+    /// Returns the applications of a space that have or had a record, cached content or targets, in no order.
     ///
     /// # Errors
     /// They cannot be listed.

@@ -21,7 +21,8 @@ use protocol::token::{Grant, Hop, TokenId};
 pub struct Entry<'a> {
     /// Seconds since 1970.
     pub time: u64,
-    /// `push`, `deliver`, `promote`, `rollback`, `remove`, `pin`, `unpin`, `label`, `unlabel`, `cache`, `prime`, `retry`, `cancel` or `drop`.
+    /// `push`, `deliver`, `promote`, `rollback`, `remove`, `pin`, `unpin`, `label`, `unlabel`, `cache`, `prime`, `retry`, `cancel`,
+    /// `drop` or `forget`.
     pub action: &'static str,
     /// The user on whose behalf it was done.
     pub user: &'a UserName,

@@ -11,7 +11,7 @@ use super::current_token::CurrentToken;
 use super::granted::Granted;
 use super::promotion::{self, Target, Wanted};
 use super::refusal::refuse_unread;
-use super::{Shared, deliveries, end, owner, preview, pull, push, query, refuse};
+use super::{Shared, deliveries, end, owner, preview, pull, push, query, refuse, targets};
 use crate::net::link::{Connection, Receiver, Sender};
 use crate::net::link_estimate::Link;
 use ground::faults::Fault;
@@ -27,6 +27,8 @@ pub(super) async fn serve(shared: Arc<Shared>, connection: Connection) {
         return;
     };
     let mut requests = JoinSet::new();
+    let is_target = first.2.target.is_some();
+    let mut stopping = shared.targets.stopping();
     let link = Link::of(&connection);
     let (sender, receiver, grant) = first;
     requests.spawn(go_on(Arc::clone(&shared), link.clone(), sender, receiver, grant).in_current_span());
@@ -39,6 +41,11 @@ pub(super) async fn serve(shared: Arc<Shared>, connection: Connection) {
                 Ok(None) | Err(_) => break,
             },
             Some(_) = requests.join_next() => {}
+            // A target's connection lasts for ever: nobody waits for it.
+            () = stopping.begun(), if is_target && requests.is_empty() => {
+                connection.close(Fault::Retry, "the proxy is stopping");
+                break;
+            }
         }
     }
     // The agent is gone; its requests end by themselves at their next message.
@@ -56,7 +63,7 @@ async fn answer(shared: Arc<Shared>, link: Link, sender: Sender, mut receiver: R
 
 /// Answers one request with a good token, whose rest is read only now that it has a share.
 async fn go_on(shared: Arc<Shared>, link: Link, mut sender: Sender, mut receiver: Receiver, grant: Grant) {
-    let Some(_turn) = shared.turns.take(&owner(&grant), 1) else {
+    let Some(turn) = shared.turns.take(&owner(&grant), 1) else {
         let held = shared.turns.held_by(&owner(&grant));
         let text =
             format!("user `{}` has {held} requests under way, the limit while others need some", grant.user);
@@ -110,11 +117,21 @@ async fn go_on(shared: Arc<Shared>, link: Link, mut sender: Sender, mut receiver
             let planned = preview::serve(&granted, &release, &destinations, all, &mut sender).await;
             end(sender, planned).await;
         }
-        Operation::Watch(_)
-        | Operation::Targets { .. }
-        | Operation::Rollouts { .. }
-        | Operation::SteerRollout { .. } => {
-            let text = "this proxy knows no targets yet".to_owned();
+        Operation::Watch(watching) => {
+            // It mostly waits, and has a share of its own.
+            drop(turn);
+            targets::serve(granted, *watching, sender, receiver).await;
+        }
+        Operation::Targets { app, watch } => {
+            let listed = targets::list(&granted, app.as_ref(), watch, &mut sender).await;
+            end(sender, listed).await;
+        }
+        Operation::ForgetTarget { target, app } => {
+            let forgotten = targets::forget(&granted, &target, app.as_ref(), &mut sender).await;
+            end(sender, forgotten).await;
+        }
+        Operation::Rollouts { .. } | Operation::SteerRollout { .. } => {
+            let text = "this proxy knows no rollouts yet".to_owned();
             refuse(sender, Refusal { fault: Fault::Version, text, hint: None }).await;
         }
         question => {

@@ -30,7 +30,7 @@ impl CurrentToken {
     }
 }
 
-/// Returns whether `new` allows all that `first` allows, for the same user in the same space.
+/// Returns whether `new` allows all that `first` allows, for the same user and target in the same space.
 fn continues(new: &Grant, first: &Grant) -> bool {
     let actions = first.actions.iter().all(|action| new.allows(*action, None));
     let applications = new.has_all_applications()
@@ -40,7 +40,7 @@ fn continues(new: &Grant, first: &Grant) -> bool {
     let then = new.then.iter().any(ground::pattern::Pattern::is_any)
         || first.then.iter().all(|pattern| new.then.contains(pattern));
     let behalf = new.on_behalf || !first.on_behalf;
-    (&new.user, &new.space) == (&first.user, &first.space)
+    (&new.user, &new.space, &new.target) == (&first.user, &first.space, &first.target)
         && actions
         && applications
         && destinations
@@ -68,7 +68,8 @@ impl Granted {
         if !continues(&grant, &self.grant) {
             return Err(Refusal {
                 fault: Fault::Denied,
-                text: "the new token has another user or space, or allows less than the first".to_owned(),
+                text: "the new token has another user, space or target, or allows less than the first"
+                    .to_owned(),
                 hint: Some("run the command again with the new token".to_owned()),
             });
         }
@@ -123,6 +124,7 @@ mod tests {
         for change in [
             &(|grant: &mut Grant| grant.user = "eve".parse().expect("a name")) as &dyn Fn(&mut Grant),
             &|grant| grant.space = "other".parse().expect("a name"),
+            &|grant| grant.target = Some("web-1".parse().expect("a name")),
             &|grant| grant.actions = vec![Action::Read],
             &|grant| grant.applications = vec![pattern("web-1")],
             &|grant| grant.destinations.clear(),

@@ -141,6 +141,11 @@ impl Granted {
         self.shared.deliveries.add(deliveries).map_err(|error| Refusal::of(&error))
     }
 
+    /// Tells targets that the current release of an application, or a label, has moved.
+    pub fn moved(&self, app: &AppName) {
+        self.shared.targets.moved(&self.grant.space, app);
+    }
+
     /// Appends an operation on a release, on the token's behalf, to the audit log.
     pub fn audit(&self, action: &'static str, app: &AppName, release: ReleaseId) {
         self.shared.audit.write(&audit::Entry::of(&self.grant, action, app, release));

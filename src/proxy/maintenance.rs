@@ -371,6 +371,7 @@ pub fn serve(granted: &Granted, request: Operation) -> Result<Vec<Answer>, Refus
                     check_queued(granted, &app, release)?;
                     store.records().remove(&app, &release).map_err(refusal)?;
                 }
+                granted.moved(&app);
                 granted.audit("remove", &app, release);
                 removal.removed = true;
             }

@@ -23,6 +23,7 @@ mod store_view;
 mod current_token;
 mod granted;
 mod spaces;
+mod targets;
 mod taking;
 mod improvement;
 mod packing;
@@ -57,7 +58,7 @@ use ground::faults::{Fault, faulty};
 use ground::ids::{SpaceName, UserName};
 use ground::limits::{
     CONNECTIONS_MAX, DRAIN_TIME_MAX, READERS_AT_WORK_MAX, READERS_MAX, REQUESTS_HELD_TOTAL, REQUESTS_MAX,
-    STRANGER_TIME_MAX, STRANGERS_MAX, WINDOW_BYTES_TOTAL,
+    STRANGER_TIME_MAX, STRANGERS_MAX, WATCHERS_MAX, WINDOW_BYTES_TOTAL,
 };
 use ground::shares::Shares;
 use protocol::address::ProxyUrl;
@@ -74,6 +75,7 @@ use self::links::Links;
 use self::maintenance::Maintenance;
 use self::pull::{ParcelCache, PatchCache};
 use self::spaces::Spaces;
+use self::targets::{Targets, Unassigned};
 
 /// The reason why a proxy cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -174,6 +176,7 @@ struct Shared {
     identity: Identity,
     spaces: Arc<Spaces>,
     deliveries: Deliveries,
+    targets: Arc<Targets>,
     actions: Arc<Actions>,
     /// Says what deliveries would do.
     executor: Arc<StoreExecutor>,
@@ -194,6 +197,8 @@ struct Shared {
     memory: Arc<Shares<Owner>>,
     /// Requests that may run at a time: each has a thread.
     turns: Arc<Shares<Owner>>,
+    /// Targets that watch.
+    watchers: Arc<Shares<Owner>>,
     /// Questions that read whole releases, at work or waiting.
     readers: Arc<Shares<Owner>>,
     /// Limits how many of these questions are at work.
@@ -215,6 +220,7 @@ type Owner = (SpaceName, UserName);
 pub struct Proxy {
     shared: Arc<Shared>,
     maintenance: Maintenance,
+    of_targets: targets::Writer,
     listener: Listener,
     url: ProxyUrl,
     first_start: bool,
@@ -262,6 +268,10 @@ impl Proxy {
                 teller.tell(event, id, delivery, reason);
             }),
         };
+        // Where groups are, they give a new member their release.
+        let unassigned: Unassigned = Box::new(|_, _, _| None);
+        let targets = Arc::new(Targets::new(Arc::clone(&ledger), unassigned));
+        let of_targets = targets::Writer::start(&targets)?;
         let deliveries = Deliveries::start(ledger, options.destinations.clone(), &makes, deliveries)?;
         lock.describe(&url.to_string())?;
         let destinations = options.destinations.clone();
@@ -271,6 +281,7 @@ impl Proxy {
             identity,
             spaces,
             deliveries,
+            targets,
             actions,
             executor,
             audit,
@@ -286,12 +297,23 @@ impl Proxy {
             windows: Shares::new(WINDOW_BYTES_TOTAL),
             memory: Shares::new(options.held_max),
             turns: Shares::new(options.requests_max),
+            watchers: Shares::new(WATCHERS_MAX),
             readers: Shares::new(READERS_MAX),
             desks: Arc::new(Semaphore::new(READERS_AT_WORK_MAX)),
         });
         let maintenance = Maintenance::start(&shared, &options.maintenance)?;
         let (drain_patience, mend_at_end) = (options.drain_patience, options.maintenance.mend_at_end);
-        Ok(Self { shared, maintenance, listener, url, first_start, drain_patience, mend_at_end, _lock: lock })
+        Ok(Self {
+            shared,
+            maintenance,
+            of_targets,
+            listener,
+            url,
+            first_start,
+            drain_patience,
+            mend_at_end,
+            _lock: lock,
+        })
     }
 
     /// Returns the address that agents use.
@@ -327,15 +349,18 @@ impl Proxy {
                 Some(_) = connections.join_next() => {}
             }
         }
+        self.shared.targets.stop();
         self.listener.drain(self.drain_patience).await;
         connections.shutdown().await;
         let (shared, maintenance, mend_at_end) = (self.shared, self.maintenance, self.mend_at_end);
+        let of_targets = self.of_targets;
         let stopped = blocking::start(move || {
             if let Some(most) = mend_at_end {
                 maintenance::repair_opened(&shared, most);
             }
             shared.stopping.store(true, Ordering::Relaxed);
             maintenance.stop();
+            drop(of_targets);
             shared.deliveries.stop();
             shared.actions.stop();
             shared.spaces.close();

@@ -124,6 +124,7 @@ fn move_current(granted: &Granted, wanted: &Wanted) -> Result<(Vec<Answer>, Vec<
     };
     let events = deliveries.enter(plan);
     actions.enter(notices);
+    granted.moved(app);
     let is_rollback = matches!(target, Target::Rollback(_));
     granted.shared.audit.write(&Entry {
         destinations,
@@ -251,6 +252,7 @@ fn label(
     let token = granted.grant.id.to_string();
     let mover = Mover { user: &granted.grant.user, token: &token, time: now(), because: None };
     store.records().label(&app, &release, labels, moves, &mover).map_err(|error| refusal(&error))?;
+    granted.moved(&app);
     granted.shared.audit.write(&Entry { labels, ..Entry::of(&granted.grant, "label", &app, release) });
     // Read again: it shows its new labels.
     let at = Some(release.to_string().parse().expect("64 digits are a word"));
@@ -271,6 +273,7 @@ fn unlabel(
     let token = granted.grant.id.to_string();
     let mover = Mover { user: &granted.grant.user, token: &token, time: now(), because: None };
     let releases = store.records().unlabel(app, labels, &mover).map_err(|error| refusal(&error))?;
+    granted.moved(app);
     for (label, release) in labels.iter().zip(releases) {
         let labels = std::slice::from_ref(label);
         granted.shared.audit.write(&Entry { labels, ..Entry::of(&granted.grant, "unlabel", app, release) });

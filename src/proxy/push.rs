@@ -264,7 +264,10 @@ impl Granted {
         let intent = Intent { token: &token, keeps_current: open.keeps_current, moves: open.moves };
         let mut plan = deliveries.plan(asked).map_err(|error| Refusal::of(&error))?;
         match records.add_with(record, intent, || deliveries.changes(&mut plan)) {
-            Ok(record) => Ok((record, deliveries.enter(plan))),
+            Ok(record) => {
+                self.moved(&record.app);
+                Ok((record, deliveries.enter(plan)))
+            }
             Err(error) => {
                 deliveries.enter_written(plan);
                 Err(Refusal::of(&error))

@@ -166,6 +166,7 @@ fn work_out(granted: &Granted, question: Operation, give: impl Fn(Answer) -> boo
         | Operation::CheckDestinations(_)
         | Operation::Watch(_)
         | Operation::Targets { .. }
+        | Operation::ForgetTarget { .. }
         | Operation::Rollouts { .. }
         | Operation::SteerRollout { .. }
         | Operation::PlanDelivery { .. } => unreachable!("these are served by themselves"),

@@ -192,6 +192,9 @@ faulty! {
     Self::Held { holder: Holder::Shown(destination), .. } => Fault::Input, format!(
         "deliver another release to `{destination}` first, or add --force; if it is gone for good: `whit destinations drop {destination}`"
     );
+    Self::Held { holder: Holder::Target(target), .. } => Fault::Input, format!(
+        "bring `{target}` to another release first, or add --force; if it is gone for good: `whit targets forget {target}`"
+    );
     Self::RolledBack { .. } => Fault::Input,
         "add --move to make it current again, or --no-current to only store it";
     Self::LabelTaken { .. } => Fault::Input, "add --move to move it, or choose another label";

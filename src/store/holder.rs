@@ -1,6 +1,6 @@
 //! Why a release stays in the store.
 
-use ground::ids::DestinationName;
+use ground::ids::{DestinationName, TargetName};
 
 /// Why a release stays.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -14,4 +14,7 @@ pub enum Holder {
     /// A destination shows it, or keeps what it showed before.
     #[error("destination `{0}` has it")]
     Shown(DestinationName),
+    /// A target shows it, goes back to it, fetches it, or is to have it.
+    #[error("target `{0}` has it")]
+    Target(TargetName),
 }

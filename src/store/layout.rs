@@ -31,7 +31,7 @@ pub const DELIVERED: &str = "delivered";
 
 /// Every path in a store's folder, in parts; a capital letter stands for a name, an empty part for what a folder holds.
 #[cfg(feature = "testing")]
-pub const LAYOUT: [&[&str]; 24] = [
+pub const LAYOUT: [&[&str]; 25] = [
     &[PACKS, "AB", "ID.pack"],
     &[PACKS, OPEN, "ID.part"],
     &[PACKS, DAMAGED, ""],
@@ -46,6 +46,7 @@ pub const LAYOUT: [&[&str]; 24] = [
     &[RELEASES, "APP", "current", "N.current"],
     &[RELEASES, "APP", "labels", "LABEL.label"],
     &[RELEASES, "APP", "cached", "ROOT.cached"],
+    &[RELEASES, "APP", "targets", "TARGET.target"],
     &[RELEASES, "APP", "history"],
     &["manifests", "RELEASE.manifests"],
     &[INDEX, ""],

@@ -195,6 +195,7 @@ pub struct Receiver {
     traffic: Traffic,
     heard: Heard,
     deadlines: Deadlines,
+    message_max: usize,
     /// The received part of the current message, its header included.
     pub(super) arrived: Vec<u8>,
     received_bytes: u64,
@@ -207,7 +208,14 @@ impl Receiver {
         heard: Heard,
         deadlines: Deadlines,
     ) -> Self {
-        Self { stream, traffic, heard, deadlines, arrived: Vec::new(), received_bytes: 0 }
+        let (message_max, arrived) = (MESSAGE_BYTES_MAX, Vec::new());
+        Self { stream, traffic, heard, deadlines, message_max, arrived, received_bytes: 0 }
+    }
+
+    /// Takes only messages of up to `bytes` from now on.
+    #[must_use]
+    pub fn with_message_max(self, bytes: usize) -> Self {
+        Self { message_max: bytes, ..self }
     }
 
     /// Changes how long to wait for a message to begin, for an owner that knows when one is due.
@@ -292,7 +300,7 @@ impl Receiver {
         }
         let header = self.arrived.first_chunk().expect("it was just filled");
         let bytes = usize::try_from(u32::from_le_bytes(*header)).expect("usize holds 32 bits");
-        if bytes > MESSAGE_BYTES_MAX { Err(Error::TooLarge { bytes }) } else { Ok(Some(bytes)) }
+        if bytes > self.message_max { Err(Error::TooLarge { bytes }) } else { Ok(Some(bytes)) }
     }
 
     /// Reads until `arrived` has `wanted` bytes; false where the stream ends before.

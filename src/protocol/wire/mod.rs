@@ -33,7 +33,9 @@ pub use query::{
     ProxyInfo, PushHint, SizeClass, Statistics, UserStatistics,
 };
 pub use sketches::Sketches;
-pub use targets::{FromTarget, RolloutStatus, RolloutSteering, TargetStatus, ToTarget, Wanted, Watching};
+pub use targets::{
+    FromTarget, ListedTarget, RolloutStatus, RolloutSteering, TargetStatus, ToTarget, Wanted, Watching,
+};
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteArray, ByteBuf};

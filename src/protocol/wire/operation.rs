@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::{DeliveriesWanted, Open, RolloutSteering, Steering, Watching};
-use ground::ids::{ActionName, AppName, ChunkId, DeliveryId, DestinationName, Label, RolloutId, Selector};
+use ground::ids::{
+    ActionName, AppName, ChunkId, DeliveryId, DestinationName, Label, RolloutId, Selector, TargetName,
+};
 
 /// A request of an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,6 +161,13 @@ pub enum Operation {
         /// True to hear of changes.
         watch: bool,
     },
+    /// Forget a target that is gone for good, of an application, or of all that the token may deliver.
+    ForgetTarget {
+        /// The target.
+        target: TargetName,
+        /// The application.
+        app: Option<AppName>,
+    },
     /// Rollouts that have not ended, and those that ended last; then each change, if that is wanted.
     Rollouts {
         /// The application.
@@ -208,6 +217,7 @@ impl Operation {
             | Self::DropDestination(_)
             | Self::Watch(_)
             | Self::Targets { .. }
+            | Self::ForgetTarget { .. }
             | Self::Rollouts { .. }
             | Self::SteerRollout { .. } => Vec::new(),
         }

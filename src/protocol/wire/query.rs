@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DeliveryPlan, DeliveryStatus, DestinationCheck, DestinationDropped, DestinationStatus, LinkSeen, Refusal,
-    RolloutStatus, TargetStatus,
+    DeliveryPlan, DeliveryStatus, DestinationCheck, DestinationDropped, DestinationStatus, LinkSeen,
+    ListedTarget, Refusal, RolloutStatus,
 };
 use format::current::{CurrentEntry, MovedBy, Standing};
 use format::maintenance::{Collected, Removal, Verified};
@@ -62,7 +62,7 @@ pub enum Answer {
     /// What helps to choose how to push.
     PushHint(PushHint),
     /// Some targets; none says only that the proxy is there.
-    Targets(Vec<TargetStatus>),
+    Targets(Vec<ListedTarget>),
     /// Some rollouts; none says only that the proxy is there.
     Rollouts(Vec<RolloutStatus>),
 }

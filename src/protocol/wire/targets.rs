@@ -66,6 +66,17 @@ pub struct TargetStatus {
     pub known: StoredTarget,
 }
 
+/// A target, and what is said of its releases to people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedTarget {
+    /// The target.
+    pub status: TargetStatus,
+    /// The labels of the release that it shows.
+    pub labels: Vec<Label>,
+    /// The release that it is to show; none where there is none.
+    pub wants: Option<ReleaseId>,
+}
+
 /// A rollout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RolloutStatus {

@@ -67,7 +67,11 @@ impl Ledger for MemoryLedger {
         let mut apps: Vec<AppName> = values
             .keys()
             .filter_map(|key| match key {
-                Key::Record { space: of, app, .. } | Key::Cached { space: of, app, .. } if of == space => {
+                Key::Record { space: of, app, .. }
+                | Key::Cached { space: of, app, .. }
+                | Key::Target { space: of, app, .. }
+                    if of == space =>
+                {
                     Some(app.clone())
                 }
                 _ => None,

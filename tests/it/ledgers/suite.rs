@@ -92,6 +92,7 @@ fn every_table_has_its_own_keys(open: Open<'_>) {
         Key::Ended { number: 7 },
         Key::Notice { number: 7 },
         Key::Shown { space: space(), app: app(), destination: "edge.eu".parse().expect("a name") },
+        Key::Target { space: space(), app: app(), target: "web-1.eu".parse().expect("a name") },
         Key::Token { id },
         Key::Revoked { id },
         Key::Current { space: space(), app: app(), number: 7 },

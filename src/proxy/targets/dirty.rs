@@ -1,0 +1,54 @@
+//! The targets whose values are to be written.
+
+use std::collections::BTreeSet;
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
+
+use ground::ids::{AppName, SpaceName, TargetName};
+use ground::poison::Unpoisoned as _;
+
+/// An application of a space.
+pub(super) type Place = (SpaceName, AppName);
+
+/// The targets whose values are to be written.
+#[derive(Debug, Default)]
+pub(super) struct Dirty {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    targets: BTreeSet<(Place, TargetName)>,
+    /// True once what is here is the last.
+    ends: bool,
+}
+
+impl Dirty {
+    /// Adds a target.
+    pub fn add(&self, place: Place, target: TargetName) {
+        self.state.lock().unpoisoned().targets.insert((place, target));
+        self.changed.notify_one();
+    }
+
+    /// What is here is the last.
+    pub fn end(&self) {
+        self.state.lock().unpoisoned().ends = true;
+        self.changed.notify_one();
+    }
+
+    /// Waits for targets; none at the end.
+    pub fn take(&self) -> Option<Vec<(Place, TargetName)>> {
+        let state = self.state.lock().unpoisoned();
+        let waits = |state: &mut State| state.targets.is_empty() && !state.ends;
+        let mut state = self.changed.wait_while(state, waits).unpoisoned();
+        let taken = std::mem::take(&mut state.targets);
+        (!taken.is_empty()).then(|| taken.into_iter().collect())
+    }
+
+    /// Waits before the next round; not at the end.
+    pub fn pause(&self, time: Duration) {
+        let state = self.state.lock().unpoisoned();
+        drop(self.changed.wait_timeout_while(state, time, |state| !state.ends).unpoisoned());
+    }
+}

@@ -1,0 +1,185 @@
+//! Lists targets, follows their changes, and forgets those that are gone.
+
+use std::sync::Arc;
+
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::timeout;
+
+use super::wanted::{find, followed};
+use crate::net::blocking;
+use crate::net::link::Sender;
+use crate::proxy::audit::Entry;
+use crate::proxy::current_token::checks;
+use crate::proxy::granted::Granted;
+use ground::faults::Fault;
+use ground::ids::{AppName, SpaceName, TargetName};
+use ground::limits::ALIVE_EVERY;
+use protocol::token::Action;
+use protocol::wire::{Answer, ListedTarget, Refusal, TargetStatus};
+
+/// Targets in one message: with reports of the longest kind still below its bound.
+const ROWS_PER_MESSAGE: usize = 64;
+
+/// Lists the targets that the token may see and, if that is wanted, each change until the agent is gone.
+///
+/// # Errors
+/// The text for the agent.
+pub(in crate::proxy) async fn list(
+    granted: &Arc<Granted>,
+    app: Option<&AppName>,
+    watch: bool,
+    sender: &mut Sender,
+) -> Result<(), Refusal> {
+    granted.allow(Action::Read, app)?;
+    let (mut changes, mut checks) = (granted.shared.targets.changes(), checks());
+    loop {
+        let (by, wanted) = (Arc::clone(granted), app.cloned());
+        let all = blocking::start(move || all(&by, wanted.as_ref()));
+        for page in all.await.map_err(|error| Refusal::of(&error))??.chunks(ROWS_PER_MESSAGE) {
+            granted.still_holds()?;
+            if sender.send(&Answer::Targets(page.to_vec())).await.is_err() {
+                return Ok(());
+            }
+        }
+        if !watch {
+            return Ok(());
+        }
+        loop {
+            let change = tokio::select! {
+                change = timeout(ALIVE_EVERY, changes.recv()) => change,
+                _ = checks.tick() => {
+                    granted.still_holds()?;
+                    continue;
+                }
+            };
+            let mut statuses = Vec::new();
+            match change {
+                Ok(Ok(change)) => {
+                    statuses.extend(seen(granted, app, &change));
+                    while statuses.len() < ROWS_PER_MESSAGE
+                        && let Ok(change) = changes.try_recv()
+                    {
+                        statuses.extend(seen(granted, app, &change));
+                    }
+                    if statuses.is_empty() {
+                        continue;
+                    }
+                }
+                // The agent reads more slowly than things change: everything is listed again.
+                Ok(Err(RecvError::Lagged(_))) => break,
+                Ok(Err(RecvError::Closed)) => return Ok(()),
+                Err(_) => {}
+            }
+            let by = Arc::clone(granted);
+            let rows = blocking::start(move || rows(&by, statuses));
+            let rows = rows.await.map_err(|error| Refusal::of(&error))??;
+            if sender.send(&Answer::Targets(rows)).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Returns a target that changed, if the token may see it.
+fn seen(
+    granted: &Granted,
+    app: Option<&AppName>,
+    (space, status): &(SpaceName, TargetStatus),
+) -> Option<TargetStatus> {
+    let is_seen = *space == granted.grant.space
+        && app.is_none_or(|app| *app == status.app)
+        && granted.grant.allows(Action::Read, Some(&status.app));
+    is_seen.then(|| status.clone())
+}
+
+/// Returns all targets of an application, or of all, that the token may see.
+fn all(granted: &Granted, app: Option<&AppName>) -> Result<Vec<ListedTarget>, Refusal> {
+    let mut statuses = Vec::new();
+    for app in apps(granted, app, Action::Read)? {
+        let known = granted.shared.targets.known(&granted.grant.space, &app);
+        statuses.extend(known.map_err(|error| Refusal::of(&error))?);
+    }
+    rows(granted, statuses)
+}
+
+/// Returns the applications that are meant and that the token allows.
+fn apps(granted: &Granted, app: Option<&AppName>, action: Action) -> Result<Vec<AppName>, Refusal> {
+    if let Some(app) = app {
+        return Ok(vec![app.clone()]);
+    }
+    let apps = granted.shared.targets.apps_of(&granted.grant.space);
+    let mut apps = apps.map_err(|error| Refusal::of(&error))?;
+    apps.retain(|app| granted.grant.allows(action, Some(app)));
+    Ok(apps)
+}
+
+/// Returns targets with what is said of their releases.
+fn rows(granted: &Granted, statuses: Vec<TargetStatus>) -> Result<Vec<ListedTarget>, Refusal> {
+    if statuses.is_empty() {
+        return Ok(Vec::new());
+    }
+    let store = granted.store()?;
+    let row = |status: TargetStatus| {
+        let TargetStatus { app, known, .. } = &status;
+        let labels = known.report.shown.map(|shown| store.records().labels(app, &shown)).unwrap_or_default();
+        let at = followed(known.assigned.as_ref(), known.follows.as_ref());
+        let wants = find(&store, app, at).map_err(|error| Refusal::of(&error))?.map(|record| record.release);
+        Ok(ListedTarget { labels, wants, status })
+    };
+    statuses.into_iter().map(row).collect()
+}
+
+/// Forgets a target that is gone, and answers with what was known of it.
+///
+/// # Errors
+/// The text for the agent.
+pub(in crate::proxy) async fn forget(
+    granted: &Arc<Granted>,
+    target: &TargetName,
+    app: Option<&AppName>,
+    sender: &mut Sender,
+) -> Result<(), Refusal> {
+    granted.allow(Action::Deliver, app)?;
+    let (by, target, app) = (Arc::clone(granted), target.clone(), app.cloned());
+    let forgotten = blocking::start(move || remove(&by, &target, app.as_ref()));
+    let forgotten = forgotten.await.map_err(|error| Refusal::of(&error))??;
+    drop(sender.send(&Answer::Targets(forgotten)).await);
+    Ok(())
+}
+
+fn remove(
+    granted: &Granted,
+    target: &TargetName,
+    app: Option<&AppName>,
+) -> Result<Vec<ListedTarget>, Refusal> {
+    let (targets, space) = (&granted.shared.targets, &granted.grant.space);
+    let mut found = Vec::new();
+    for app in apps(granted, app, Action::Deliver)? {
+        let known = targets.known(space, &app).map_err(|error| Refusal::of(&error))?;
+        found.extend(known.into_iter().filter(|status| status.target == *target));
+    }
+    if found.is_empty() {
+        let text = format!("there is no target `{target}`");
+        let hint = Some("`whit targets` lists what there is".to_owned());
+        return Err(Refusal { fault: Fault::Missing, text, hint });
+    }
+    let watches = |status: &TargetStatus| Refusal {
+        fault: Fault::Input,
+        text: format!("target `{target}` watches `{}` now", status.app),
+        hint: Some(
+            "end its `whit pull --watch`, or revoke its token (`whit token revoke`), first".to_owned(),
+        ),
+    };
+    if let Some(status) = found.iter().find(|status| status.reachable) {
+        return Err(watches(status));
+    }
+    for status in &found {
+        if !targets.remove(space, &status.app, target).map_err(|error| Refusal::of(&error))? {
+            return Err(watches(status));
+        }
+        if let Some(release) = status.known.report.shown {
+            granted.shared.audit.write(&Entry::of(&granted.grant, "forget", &status.app, release));
+        }
+    }
+    rows(granted, found)
+}

@@ -1,0 +1,19 @@
+//! The targets of the proxy's applications: what each says of itself, what its group assigned to it, and its stream.
+//!
+//! Memory has the newest word of each target; the ledger has it as of its last change of state, written by one thread, and
+//! each assignment before anybody hears of it.
+
+mod dirty;
+mod entered;
+mod list;
+mod registry;
+mod resolved;
+mod stream;
+mod wanted;
+mod writer;
+
+pub use registry::{Targets, Unassigned};
+
+pub(super) use list::{forget, list};
+pub(super) use stream::serve;
+pub(super) use writer::Writer;
