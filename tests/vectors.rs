@@ -30,14 +30,17 @@ use format::release_manifests::ReleaseManifests;
 use format::shown::{Shown, ShownEntry, ShownState};
 use format::target::{Assignment, StoredTarget, TargetReport, TargetState};
 use ground::faults::Fault;
-use ground::ids::{ArtifactId, ChunkId, ContentId, DeliveryId, ReleaseId, RolloutId, Selector};
+use ground::ids::{
+    AppName, ArtifactId, ChunkId, ContentId, DeliveryId, ReleaseId, RolloutId, Selector, TargetName,
+};
 use protocol::token::{Action, Grant, Hop, Issuer, TokenId, verify};
 use protocol::wire::{
     Answer, ArchivesMet, Basis, Batch, BlockSums, Challenge, CheckStep, Cut, DeliveriesWanted, DeliveryPlan,
-    DeliveryStatus, DestinationCheck, DestinationDropped, DestinationStatus, FromAgent, Grown, LinkSeen,
-    LogEntry, ManifestForm, Marks, Moved, Open, Operation, Parcel, Possession, Primed, ProxyInfo, PullReply,
-    PullRequest, PushHint, PushReply, RecordAnswer, RecordQuery, Refusal, Request, Section, SegmentBatch,
-    Sketches, Span, Steering, pack_short_names,
+    DeliveryStatus, DestinationCheck, DestinationDropped, DestinationStatus, FromAgent, FromTarget, Grown,
+    LinkSeen, ListedTarget, LogEntry, ManifestForm, Marks, Moved, Open, Operation, Parcel, Possession,
+    Primed, ProxyInfo, PullReply, PullRequest, PushHint, PushReply, RecordAnswer, RecordQuery, Refusal,
+    Request, Section, SegmentBatch, Sketches, Span, Steering, TargetStatus, ToTarget, Wanted, Watching,
+    pack_short_names,
 };
 use recode::archive::{Plan, decode_head, encode_head, rebuild};
 use serde::Serialize;
@@ -800,6 +803,7 @@ fn the_protocol_is_as_its_document_says() {
     messages.extend(questions_of_deliveries());
     messages.extend(answers_of_deliveries());
     messages.extend(of_the_current_release());
+    messages.extend(of_targets());
     Document::open("PROTOCOL.md").check(&messages);
 }
 
@@ -896,6 +900,34 @@ fn answers_of_deliveries() -> [(&'static str, Vec<u8>); 9] {
         (
             "answer-dropped",
             message(&Answer::Dropped(DestinationDropped { name: name("edge"), deliveries: 2, releases: 1 })),
+        ),
+    ]
+}
+
+/// What targets say and hear, and what is asked and answered about them.
+fn of_targets() -> [(&'static str, Vec<u8>); 7] {
+    let known = target(manifest().1.release());
+    let target: TargetName = name("web-1");
+    let (app, report, assigned) = (name::<AppName>("web"), known.report.clone(), known.assigned.clone());
+    let watching = Watching {
+        app: app.clone(),
+        at: known.follows.clone(),
+        version: known.version.clone(),
+        instance: 7,
+        report: TargetReport::default(),
+    };
+    let status = TargetStatus { target: target.clone(), app: app.clone(), reachable: true, known };
+    let wants = Some(manifest().1.release());
+    [
+        ("operation-watch", message(&Operation::Watch(Box::new(watching)))),
+        ("from-target-report", message(&FromTarget::Report(Box::new(report)))),
+        ("to-target-wanted", message(&ToTarget::Wanted(Box::new(Wanted { record: record(), assigned })))),
+        ("to-target-alive", message(&ToTarget::Alive)),
+        ("operation-targets", message(&Operation::Targets { app: Some(app.clone()), watch: true })),
+        ("operation-forget-target", message(&Operation::ForgetTarget { target, app: Some(app) })),
+        (
+            "answer-targets",
+            message(&Answer::Targets(vec![ListedTarget { status, labels: vec![name("v1.2.3")], wants }])),
         ),
     ]
 }

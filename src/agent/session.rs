@@ -251,6 +251,7 @@ impl Session {
             | Operation::Prime { .. }
             | Operation::CheckDestinations(_)
             | Operation::Deliveries(_)
+            | Operation::Targets { .. }
             | Operation::Collect { .. }
             | Operation::Verify { .. } => ANSWER_TIME_LONG_MAX,
             _ => ANSWER_TIME_MAX,

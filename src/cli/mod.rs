@@ -28,6 +28,7 @@ mod rate;
 mod receipt;
 mod serve;
 mod service;
+mod targets;
 mod token;
 mod watch;
 mod workers;
@@ -98,6 +99,8 @@ enum Command {
     Deliveries(delivery_queue::DeliveriesArgs),
     /// List the proxy's destinations that the token allows, or try them.
     Destinations(destinations::DestinationsArgs),
+    /// List the machines that watch the proxy, or forget one that is gone.
+    Targets(targets::TargetsArgs),
     /// List applications.
     Apps(queries::AppsArgs),
     /// List an application's releases, newest first.
@@ -191,6 +194,7 @@ async fn dispatch(command: Command, output: &Output) -> Result<(), Error> {
         Command::Unlabel(arguments) => labels::unlabel(arguments, output).await,
         Command::Deliveries(arguments) => delivery_queue::run(arguments, output).await,
         Command::Destinations(arguments) => destinations::run(arguments, output).await,
+        Command::Targets(arguments) => targets::run(arguments, output).await,
         Command::Apps(arguments) => queries::apps(arguments, output).await,
         Command::Releases(arguments) => queries::releases(arguments, output).await,
         Command::Diff(arguments) => queries::diff(arguments, output).await,

@@ -81,6 +81,7 @@ pub async fn run(arguments: ServeArgs, output: &Output) -> Result<(), Error> {
     options.destinations = config.destinations();
     options.actions = config.actions();
     options.policies = config.policies();
+    options.download_rate_max = config.limit_download;
     options.maintenance = config.maintenance();
     options.store = config.store();
     let (mut interrupt, mut terminate) =

@@ -54,7 +54,7 @@ struct CreateArgs {
     /// The group of users who share what is stored.
     #[arg(long, default_value = "default")]
     space: String,
-    /// What the token allows; may be given several times, or with commas [default: all but admin].
+    /// What the token allows; may be given several times, or with commas [default: all but admin; of a target: pull].
     #[arg(long = "allow", value_name = "push|pull|read|deliver|admin", value_delimiter = ',')]
     actions: Vec<Action>,
     /// Applications, as names or patterns like `web-*`; may be given several times [default: all].
@@ -112,8 +112,11 @@ fn create_token(identity: &Identity, arguments: &CreateArgs, output: &Output) ->
     let now = now();
     let all =
         |patterns: &[Pattern]| if patterns.is_empty() { vec![Pattern::any()] } else { patterns.to_vec() };
-    let actions =
-        if arguments.actions.is_empty() { Action::USUAL.to_vec() } else { arguments.actions.clone() };
+    let actions = match &arguments.actions[..] {
+        [] if arguments.target.is_some() => vec![Action::Pull],
+        [] => Action::USUAL.to_vec(),
+        given => given.to_vec(),
+    };
     let (id, token) = identity.create_token(|id| Grant {
         id,
         user,
@@ -161,7 +164,8 @@ fn list(identity: &Identity, output: &Output) -> Result<(), Error> {
         Some(grant) => json!({
             "id": grant.id, "user": grant.user, "space": grant.space, "allow": grant.actions,
             "apps": grant.applications, "to": grant.destinations, "issued": grant.issued,
-            "expires": grant.expires, "on_behalf": grant.on_behalf, "then": grant.then, "state": state(token),
+            "expires": grant.expires, "on_behalf": grant.on_behalf, "then": grant.then, "target": grant.target,
+            "state": state(token),
         }),
         None => json!({ "id": token.id, "state": state(token), "recorded": token.is_recorded }),
     };
@@ -176,6 +180,7 @@ fn list(identity: &Identity, output: &Output) -> Result<(), Error> {
         if grant.on_behalf {
             actions.push("on-behalf".to_owned());
         }
+        actions.extend(grant.target.iter().map(|target| format!("target:{target}")));
         actions.extend(grant.then.iter().map(|pattern| format!("then:{}", pattern.as_str())));
         let patterns =
             |list: &[Pattern]| list.iter().map(|one| one.as_str().to_owned()).collect::<Vec<_>>().join(",");

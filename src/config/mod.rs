@@ -95,6 +95,8 @@ pub struct Config {
     pub idle_minutes: u64,
     /// Seconds in which nobody uses the proxy until it unpacks archives that crossed as they are; 0 for never.
     pub improve_after_seconds: u64,
+    /// What all pulls together may send; none for as much as links take.
+    pub limit_download: Option<ground::rate::Rate>,
     /// Destinations by name.
     pub destinations: BTreeMap<DestinationName, DestinationConfig>,
     /// Commands that follow deliveries, by name.
@@ -119,6 +121,7 @@ impl Default for Config {
             verify_days: 7,
             idle_minutes: 10,
             improve_after_seconds: 30,
+            limit_download: None,
             destinations: BTreeMap::new(),
             hooks: BTreeMap::new(),
             webhooks: BTreeMap::new(),

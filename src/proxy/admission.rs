@@ -13,7 +13,7 @@ use crate::net::link::{self, Connection, Receiver, Sender};
 use ground::faults::Fault;
 use ground::limits::{REQUEST_HEAD_BYTES_MAX, STRANGER_TRIES_MAX, STRANGER_WINDOW, WINDOW_BYTES_MIN};
 use ground::shares::Share;
-use protocol::token::Grant;
+use protocol::token::{Action, Grant};
 use protocol::wire::{Refusal, RequestHead};
 
 /// A connection on which a valid token was shown, and its shares.
@@ -21,11 +21,14 @@ use protocol::wire::{Refusal, RequestHead};
 pub(super) struct Admitted {
     /// The request that showed the token.
     pub first: (Sender, Receiver, Grant),
-    /// The connection itself.
-    pub share: Share<Owner>,
+    /// The connection itself. The targets of a user have a share of their own: they stay.
+    pub share: Share<(Owner, OfTarget)>,
     /// The share for its window, where that is wider than the least.
     pub window: Option<Share<Owner>>,
 }
+
+/// True for the connection of a target.
+pub(super) type OfTarget = bool;
 
 /// Waits for a good token, and ends the connection where none comes in time.
 pub(super) async fn admit(shared: &Arc<Shared>, connection: &Connection) -> Option<Admitted> {
@@ -34,7 +37,7 @@ pub(super) async fn admit(shared: &Arc<Shared>, connection: &Connection) -> Opti
         for _ in 0..STRANGER_TRIES_MAX {
             let (sender, mut receiver) = connection.accept().await.ok()??;
             match check_head(shared, &mut receiver).await {
-                Ok(Some(grant)) => match shared.connections.take(&owner(&grant), 1) {
+                Ok(Some(grant)) => match shared.connections.take(&holder(&grant), 1) {
                     Some(share) => return Some((sender, receiver, grant, share)),
                     None => refuse_unread(sender, receiver, too_many(shared, &grant), STRANGER_WINDOW).await,
                 },
@@ -45,7 +48,7 @@ pub(super) async fn admit(shared: &Arc<Shared>, connection: &Connection) -> Opti
         None
     };
     if let Some((sender, receiver, grant, share)) = timeout_at(deadline, admitted).await.ok().flatten() {
-        let window = window(shared, connection, &owner(&grant));
+        let window = window(shared, connection, &grant);
         let bytes = window.as_ref().map_or(WINDOW_BYTES_MIN, |window| {
             u32::try_from(window.units()).expect("no more than was asked for")
         });
@@ -61,15 +64,23 @@ pub(super) async fn admit(shared: &Arc<Shared>, connection: &Connection) -> Opti
     None
 }
 
-/// Takes the widest window that there is a share for.
-fn window(shared: &Shared, connection: &Connection, owner: &Owner) -> Option<Share<Owner>> {
-    let widest = connection.window();
+fn holder(grant: &Grant) -> (Owner, OfTarget) {
+    (owner(grant), grant.target.is_some())
+}
+
+/// Takes the widest window that there is a share for. A target that pushes nothing sends little, and takes none: those who
+/// push need it.
+fn window(shared: &Shared, connection: &Connection, grant: &Grant) -> Option<Share<Owner>> {
+    if grant.target.is_some() && !grant.actions.contains(&Action::Push) {
+        return None;
+    }
+    let (widest, owner) = (connection.window(), &owner(grant));
     let wide = [widest, widest / 4, widest / 16].into_iter().filter(|bytes| *bytes > WINDOW_BYTES_MIN);
     wide.map(u64::from).find_map(|bytes| shared.windows.take(owner, bytes))
 }
 
 fn too_many(shared: &Shared, grant: &Grant) -> Refusal {
-    let held = shared.connections.held_by(&owner(grant));
+    let held = shared.connections.held_by(&holder(grant));
     let user = &grant.user;
     let text = format!("user `{user}` has {held} connections, the limit while others need some");
     Refusal { fault: Fault::Retry, text, hint: None }

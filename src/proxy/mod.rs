@@ -58,8 +58,9 @@ use ground::faults::{Fault, faulty};
 use ground::ids::{SpaceName, UserName};
 use ground::limits::{
     CONNECTIONS_MAX, DRAIN_TIME_MAX, READERS_AT_WORK_MAX, READERS_MAX, REQUESTS_HELD_TOTAL, REQUESTS_MAX,
-    STRANGER_TIME_MAX, STRANGERS_MAX, WATCHERS_MAX, WINDOW_BYTES_TOTAL,
+    STRANGER_TIME_MAX, STRANGERS_MAX, TARGET_SILENCE_MAX, WATCHERS_MAX, WINDOW_BYTES_TOTAL,
 };
+use ground::rate::Rate;
 use ground::shares::Shares;
 use protocol::address::ProxyUrl;
 use protocol::token::Grant;
@@ -73,7 +74,7 @@ use self::audit::Audit;
 use self::granted::Granted;
 use self::links::Links;
 use self::maintenance::Maintenance;
-use self::pull::{ParcelCache, PatchCache};
+use self::pull::{DownloadLimit, ParcelCache, PatchCache};
 use self::spaces::Spaces;
 use self::targets::{Targets, Unassigned};
 
@@ -139,12 +140,16 @@ pub struct Options {
     pub drain_patience: Duration,
     /// The time that a peer may take to show a valid token.
     pub stranger_patience: Duration,
+    /// The silence after which a target that watches counts as gone.
+    pub target_patience: Duration,
     /// Connections on which a valid token was shown; users share them.
     pub connections_max: u64,
     /// Requests that are served at a time; users share them.
     pub requests_max: u64,
     /// Bytes of memory that all pushes and pulls together may use; users share them.
     pub held_max: u64,
+    /// What all pulls together may send; none for as much as links take.
+    pub download_rate_max: Option<Rate>,
 }
 
 impl Options {
@@ -164,9 +169,11 @@ impl Options {
             lock_patience: Duration::ZERO,
             drain_patience: DRAIN_TIME_MAX,
             stranger_patience: STRANGER_TIME_MAX,
+            target_patience: TARGET_SILENCE_MAX,
             connections_max: (CONNECTIONS_MAX - STRANGERS_MAX) as u64,
             requests_max: REQUESTS_MAX,
             held_max: REQUESTS_HELD_TOTAL,
+            download_rate_max: None,
         }
     }
 }
@@ -189,8 +196,10 @@ struct Shared {
     heavy_work: Arc<Mutex<()>>,
     /// The time that a peer may take to show a valid token.
     stranger_patience: Duration,
+    /// The silence after which a target that watches counts as gone.
+    target_patience: Duration,
     /// Connections on which a valid token was shown.
-    connections: Arc<Shares<Owner>>,
+    connections: Arc<Shares<(Owner, admission::OfTarget)>>,
     /// Bytes that these connections may hold unread.
     windows: Arc<Shares<Owner>>,
     /// Bytes of memory that pushes and pulls may use.
@@ -207,6 +216,8 @@ struct Shared {
     patches: PatchCache,
     /// Cached parcels for the same.
     parcels: ParcelCache,
+    /// What pulls may send.
+    downloads: DownloadLimit,
     /// The links of users who push.
     links: Links,
     /// Whether archives are unpacked in idle time.
@@ -290,9 +301,11 @@ impl Proxy {
             heavy_work,
             patches,
             parcels: ParcelCache::new(std::thread::available_parallelism().map_or(1, std::num::NonZero::get)),
+            downloads: DownloadLimit::new(options.download_rate_max),
             links: Links::default(),
             improves: options.maintenance.improve_after.is_some(),
             stranger_patience: options.stranger_patience,
+            target_patience: options.target_patience,
             connections: Shares::new(options.connections_max),
             windows: Shares::new(WINDOW_BYTES_TOTAL),
             memory: Shares::new(options.held_max),

@@ -261,3 +261,45 @@ async fn what_a_target_needs_stays_until_it_is_forgotten() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_target_is_unreachable_and_one_that_says_that_it_is_there_is_not() {
+    within(async {
+        let patience = Duration::from_millis(500);
+        let world = World::start_with(|options| options.target_patience = patience);
+        let one = push(&world, "app", "one", &[]).await;
+        let mut target = FakeTarget::watch(&access_of(&world, "web-1"), "app", 1).await;
+        target.report(confirmed(one, None)).await;
+        for _ in 0..8 {
+            tokio::time::sleep(patience / 5).await;
+            target.send(&FromTarget::Alive).await;
+        }
+        assert!(list(&world).await[0].status.reachable);
+        assert!(target.refused().await.text.contains("nothing was heard"));
+        assert!(!listed(&world, |row| !row.status.reachable).await.status.reachable);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn targets_take_no_requests_connections_or_windows_from_those_who_push() {
+    within(async {
+        let world = World::start_with(|options| (options.requests_max, options.connections_max) = (2, 8));
+        push(&world, "app", "one", &[]).await;
+        let mut targets = Vec::new();
+        for number in 0..4 {
+            let access = access_of(&world, &format!("web-{number}"));
+            let mut target = FakeTarget::watch(&access, "app", 1).await;
+            target.wanted().await;
+            targets.push(target);
+        }
+        // All of a user's targets have come to half of the connections: one more is refused, a push is not.
+        let more = FakeTarget::watch(&access_of(&world, "web-4"), "app", 1).await.refused().await;
+        assert_eq!(more.fault, Fault::Retry, "{more}");
+        let two = push(&world, "app", "two", &[]).await;
+        for target in &mut targets {
+            assert_eq!(target.wanted_release().await, two);
+        }
+    })
+    .await;
+}

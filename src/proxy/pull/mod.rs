@@ -1,15 +1,19 @@
 //! Serves one pull: names the release's segments, then sends what the agent lacks.
 
+mod download_limit;
 mod parcel_cache;
 mod patch_cache;
 mod read_view;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::time::Interval;
 
+pub(super) use download_limit::DownloadLimit;
 pub(super) use parcel_cache::ParcelCache;
 pub(super) use patch_cache::PatchCache;
 use read_view::{ReadView, unreadable};
@@ -77,10 +81,13 @@ pub async fn serve(granted: Arc<Granted>, wanted: Wanted, mut sender: Sender, re
     let mut ended = None;
     while ended.is_none() {
         tokio::select! {
-            reply = replies.recv() => match reply {
-                Some(reply) if sender.send(&reply).await.is_ok() => {}
-                _ => break,
-            },
+            reply = replies.recv() => {
+                let Some(reply) = reply else { break };
+                ended = wait_turn(&granted, download_limit::bytes(&reply), &mut checks).await.err();
+                if ended.is_none() && sender.send(&reply).await.is_err() {
+                    break;
+                }
+            }
             _ = checks.tick() => ended = granted.still_holds().err(),
         }
     }
@@ -98,6 +105,17 @@ pub async fn serve(granted: Arc<Granted>, wanted: Wanted, mut sender: Sender, re
         Err(error) => refuse(sender, Refusal::of(&error)).await,
     }
     reader.abort();
+}
+
+/// Waits until a message may be sent, while the token is good.
+async fn wait_turn(granted: &Granted, bytes: usize, checks: &mut Interval) -> Result<(), Refusal> {
+    let mut turn = pin!(granted.shared.downloads.take(bytes));
+    loop {
+        tokio::select! {
+            () = &mut turn => return Ok(()),
+            _ = checks.tick() => granted.still_holds()?,
+        }
+    }
 }
 
 /// Reads the agent's requests, even while replies are being sent, until its half ends. `open` counts unanswered

@@ -16,7 +16,6 @@ use ground::faults::Fault;
 use ground::ids::TargetName;
 use ground::limits::{
     TARGET_ALIVE_EVERY, TARGET_MESSAGE_BYTES_MAX, TARGET_OUTPUT_BYTES_MAX, TARGET_REASON_BYTES_MAX,
-    TARGET_SILENCE_MAX,
 };
 use protocol::token::Action;
 use protocol::wire::{FromTarget, Refusal, ToTarget, Wanted, Watching};
@@ -96,8 +95,8 @@ async fn watch(
                         return Ok(());
                     }
                 }
-                () = sleep_until(heard + TARGET_SILENCE_MAX) => {
-                    let text = format!("nothing was heard for {} s", TARGET_SILENCE_MAX.as_secs());
+                () = sleep_until(heard + shared.target_patience) => {
+                    let text = format!("nothing was heard for {} s", shared.target_patience.as_secs());
                     return Err(Refusal { fault: Fault::Retry, text, hint: None });
                 }
                 () = replaced.notified() => {

@@ -6,17 +6,19 @@ use delta::compression::{Codec, Compressor, Decompressor, LEVEL_DEFAULT};
 use format::current::{MovedBy, Standing};
 use format::manifest::{NodeRef, Outline, Profile, SegmentIndex, SegmentName, Shape, Totals};
 use format::record::{AppSummary, Cost, DeliveryEvent, DeliveryReport, DeliveryState, Progress, Record};
+use format::target::{Assignment, StoredTarget, TargetReport, TargetState};
 use ground::faults::Fault;
-use ground::ids::{ChunkId, DeliveryId, ReleaseId, Selector};
+use ground::ids::{AppName, ChunkId, DeliveryId, ReleaseId, RolloutId, Selector, TargetName};
 use ground::limits::{FRAME_PLAIN_MAX, PARCEL_PLAIN_MAX};
 use ground::pattern::Pattern;
 use protocol::token::{Action, Grant, Hop, TokenId};
 use protocol::wire::{
     Answer, Basis, Batch, BlockSums, Change, ChangeKind, CheckStep, DeliveriesWanted, DeliveryPlan,
-    DeliveryStatus, DestinationCheck, DestinationDropped, DestinationStatus, FromAgent, LogEntry,
-    ManifestForm, Marks, Moved, Open, Operation, Parcel, ProxyInfo, PullReply, PullRequest, PushReply,
-    Refusal, Request, Section, SegmentBatch, SizeClass, Span, Statistics, Steering, UserStatistics,
-    pack_names, pack_short_names, unpack_names, unpack_short_names,
+    DeliveryStatus, DestinationCheck, DestinationDropped, DestinationStatus, FromAgent, FromTarget,
+    ListedTarget, LogEntry, ManifestForm, Marks, Moved, Open, Operation, Parcel, ProxyInfo, PullReply,
+    PullRequest, PushReply, Refusal, Request, Section, SegmentBatch, SizeClass, Span, Statistics, Steering,
+    TargetStatus, ToTarget, UserStatistics, Wanted, Watching, pack_names, pack_short_names, unpack_names,
+    unpack_short_names,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -26,7 +28,7 @@ const MARKS_READ: usize = 1_000_000;
 
 pub fn run(bytes: &[u8]) {
     let Some((which, bytes)) = bytes.split_first() else { return };
-    match which % 12 {
+    match which % 14 {
         0 => {
             if let Some(request) = message::<Request>(bytes) {
                 drop(request.operation());
@@ -100,6 +102,12 @@ pub fn run(bytes: &[u8]) {
             names(bytes);
             short_names(bytes);
         }
+        12 => {
+            if let Some(FromTarget::Report(report)) = message::<FromTarget>(bytes) {
+                assert!(report.is_alike(&report));
+            }
+        }
+        13 => drop(message::<ToTarget>(bytes)),
         _ => {
             if let Some(grant) = message::<Grant>(bytes) {
                 drop(grant.check());
@@ -321,6 +329,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     .into_iter()
     .chain(seeds_of_deliveries())
     .chain(seeds_of_the_current_release())
+    .chain(seeds_of_targets())
     .map(|(which, bytes): (u8, Vec<u8>)| [&[which], bytes.as_slice()].concat())
     .collect()
 }
@@ -377,6 +386,38 @@ fn seeds_of_deliveries() -> Vec<(u8, Vec<u8>)> {
         (7, encode(&Answer::Checked(DestinationCheck { name: edge(), steps }))),
         (7, encode(&Answer::Planned(Box::new(plan)))),
         (7, encode(&Answer::Dropped(DestinationDropped { name: edge(), deliveries: 2, releases: 1 }))),
+    ]
+}
+
+fn seeds_of_targets() -> Vec<(u8, Vec<u8>)> {
+    let release = ReleaseId::of(b"a root");
+    let rollout = RolloutId { proxy: [1; 4], number: 3 };
+    let assigned = Some(Assignment { release, rollout, group: word("web") });
+    let state = TargetState::RolledBack { reason: "not healthy".to_owned() };
+    let report = TargetReport {
+        shown: Some(release),
+        rollout: Some(rollout),
+        state,
+        output: "503".to_owned(),
+        ..TargetReport::default()
+    };
+    let known =
+        StoredTarget { report: report.clone(), assigned: assigned.clone(), ..StoredTarget::default() };
+    let (app, target) = (word::<AppName>("web"), word::<TargetName>("web-1"));
+    let (version, at) = ("1.2.3".to_owned(), Some(word("stable")));
+    let watching = Watching { app: app.clone(), at, version, instance: 7, report: TargetReport::default() };
+    let wanted = Wanted { record: record(), assigned };
+    let status = TargetStatus { target: target.clone(), app: app.clone(), reachable: true, known };
+    let listed = ListedTarget { status, labels: vec![word("v1")], wants: Some(release) };
+    vec![
+        (1, encode(&Operation::Watch(Box::new(watching)))),
+        (1, encode(&Operation::Targets { app: Some(app.clone()), watch: true })),
+        (1, encode(&Operation::ForgetTarget { target, app: Some(app) })),
+        (7, encode(&Answer::Targets(vec![listed]))),
+        (12, encode(&FromTarget::Report(Box::new(report)))),
+        (12, encode(&FromTarget::Alive)),
+        (13, encode(&ToTarget::Wanted(Box::new(wanted)))),
+        (13, encode(&ToTarget::Alive)),
     ]
 }
 

@@ -1,0 +1,249 @@
+//! `whit targets`.
+
+use std::collections::BTreeMap;
+
+use clap::{Args, Subcommand};
+
+use super::access::AccessArgs;
+use super::error::Error;
+use super::output::{self, Output};
+use super::progress::waiting;
+use super::queries::ask;
+use crate::agent;
+use crate::delivery::destination::Destinations;
+use format::target::{StoredTarget, TargetState};
+use ground::escape;
+use ground::ids::{AppName, ReleaseId, TargetName};
+use protocol::wire::{Answer, ListedTarget, Operation, TargetStatus};
+
+const HELP: &str = "\
+A target is a machine that runs `whit pull --watch` with a token of its own (`whit token create --target NAME`). --watch \
+goes on with a line for each change, until Ctrl-C.";
+
+/// The heads of the columns.
+const COLUMNS: [&str; 9] =
+    ["TARGET", "RELEASE", "STATE", "SINCE", "PREVIOUS", "WANTS", "GROUP", "FETCHED", "WHIT"];
+
+/// List the machines that watch the proxy, or forget one that is gone.
+#[derive(Debug, Args)]
+#[command(after_help = HELP, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct TargetsArgs {
+    #[command(subcommand)]
+    command: Option<TargetsCommand>,
+    /// Only those of this application.
+    app: Option<AppName>,
+    /// Go on with each change.
+    #[arg(long)]
+    watch: bool,
+    /// Show the last lines of hooks and checks of all targets, not only of those that failed.
+    #[arg(long)]
+    verbose: bool,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum TargetsCommand {
+    /// Forget a target that is gone for good: no release is kept for it any more.
+    Forget(ForgetArgs),
+}
+
+/// The target that is gone.
+#[derive(Debug, Args)]
+struct ForgetArgs {
+    /// Its name.
+    name: TargetName,
+    /// Only of this application [default: all that the token may deliver].
+    #[arg(long)]
+    app: Option<AppName>,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+/// Runs the command.
+pub async fn run(arguments: TargetsArgs, output: &Output) -> Result<(), Error> {
+    match arguments.command {
+        Some(TargetsCommand::Forget(forgotten)) => forget(forgotten, output).await,
+        None if arguments.watch => watch(arguments, output).await,
+        None => list(arguments, output).await,
+    }
+}
+
+async fn list(arguments: TargetsArgs, output: &Output) -> Result<(), Error> {
+    let TargetsArgs { app, verbose, access, .. } = arguments;
+    let rows = targets(ask(&access, output, Operation::Targets { app, watch: false }).await?);
+    output.report(&rows, || {
+        let cells: Vec<Vec<String>> = rows.iter().map(row).collect();
+        let table = output::table(&COLUMNS, &cells);
+        let mut lines = table.lines();
+        let mut text: Vec<String> = lines.next().map(str::to_owned).into_iter().collect();
+        for (line, listed) in lines.zip(&rows) {
+            text.push(line.to_owned());
+            text.extend(printed(listed, verbose));
+        }
+        text.join("\n")
+    })
+}
+
+/// Prints a line for each target, then for each change. A proxy that ends its answer after a day is asked again.
+async fn watch(arguments: TargetsArgs, output: &Output) -> Result<(), Error> {
+    let TargetsArgs { app, verbose, access, .. } = arguments;
+    let open = access.open(output, Destinations::new()).await?;
+    let mut waits = Some(waiting(output, "waiting for the answer"));
+    let question = Operation::Targets { app, watch: true };
+    let mut known: BTreeMap<(AppName, TargetName), String> = BTreeMap::new();
+    open.run(async |session| {
+        loop {
+            let mut shown = Ok(());
+            let take = |answer| {
+                drop(waits.take());
+                for listed in targets(vec![answer]) {
+                    let place = (listed.status.app.clone(), listed.status.target.clone());
+                    let line = line(&listed);
+                    if known.insert(place, line.clone()).as_ref() != Some(&line) {
+                        shown = print(&listed, &line, verbose, output);
+                    }
+                }
+                shown.is_ok()
+            };
+            match session.ask_while(&question, take).await {
+                Err(agent::Error::Endless { .. }) => {}
+                ended => {
+                    shown?;
+                    return Ok(ended?);
+                }
+            }
+        }
+    })
+    .await
+}
+
+fn print(listed: &ListedTarget, line: &str, verbose: bool, output: &Output) -> Result<(), Error> {
+    if output.is_json() {
+        let line = serde_json::to_string(listed).expect("a target is plain words and numbers");
+        return output.line(&line);
+    }
+    output.line(line)?;
+    printed(listed, verbose).into_iter().try_for_each(|line| output.line(&line))
+}
+
+async fn forget(arguments: ForgetArgs, output: &Output) -> Result<(), Error> {
+    let ForgetArgs { name, app, access } = arguments;
+    let question = Operation::ForgetTarget { target: name.clone(), app };
+    let rows = targets(ask(&access, output, question).await?);
+    let apps: Vec<&str> = rows.iter().map(|listed| listed.status.app.as_str()).collect();
+    output.report(&rows, || format!("forgot {name} of {}", apps.join(", ")))
+}
+
+fn targets(answers: Vec<Answer>) -> Vec<ListedTarget> {
+    let rows = answers.into_iter().flat_map(|answer| match answer {
+        Answer::Targets(rows) => rows,
+        _ => Vec::new(),
+    });
+    rows.collect()
+}
+
+/// Returns a target's line where each change is one.
+fn line(listed: &ListedTarget) -> String {
+    let cells = row(listed);
+    let [target, release, state, ..] = &cells[..] else { unreachable!("a row has nine columns") };
+    escape::text(&format!("{target} {release}: {state}"))
+}
+
+fn row(listed: &ListedTarget) -> Vec<String> {
+    let ListedTarget { status, labels, wants } = listed;
+    let TargetStatus { target, app, known, reachable } = status;
+    let report = &known.report;
+    let short =
+        |release: Option<ReleaseId>| release.map_or_else(|| "-".to_owned(), |release| release.short());
+    let label = labels.first().map(|label| format!(" ({label})")).unwrap_or_default();
+    let wants = wants.filter(|wants| Some(*wants) != report.shown);
+    let group = known.assigned.as_ref().map_or_else(|| "-".to_owned(), |assigned| assigned.group.to_string());
+    let fetched = match (report.fetched_bytes, report.saved_bytes) {
+        (0, 0) => "-".to_owned(),
+        (fetched, saved) => {
+            format!("{} of {}", output::bytes(fetched), output::bytes(fetched.saturating_add(saved)))
+        }
+    };
+    let since = if *reachable { known.since } else { known.seen };
+    vec![
+        target.to_string(),
+        format!("{app}@{}{label}", short(report.shown)),
+        state(known, *reachable),
+        if since == 0 { "-".to_owned() } else { output::time(since) },
+        short(report.previous),
+        short(wants),
+        group,
+        fetched,
+        known.version.clone(),
+    ]
+}
+
+fn state(known: &StoredTarget, reachable: bool) -> String {
+    let report = &known.report;
+    let about = report.about.map(|about| format!(" from {}", about.short())).unwrap_or_default();
+    let state = match &report.state {
+        TargetState::Empty => "empty".to_owned(),
+        TargetState::Fetching(progress) if progress.total > 0 => {
+            let percent = u128::from(progress.bytes.min(progress.total)) * 100 / u128::from(progress.total);
+            format!("fetching {percent} % of {}", output::bytes(progress.total))
+        }
+        TargetState::Fetching(_) => "fetching".to_owned(),
+        TargetState::Switching => "switching".to_owned(),
+        TargetState::Confirming => "confirming".to_owned(),
+        TargetState::Confirmed => "confirmed".to_owned(),
+        TargetState::RolledBack { reason } => format!("rolled back{about}: {reason}"),
+        TargetState::Failed { reason, .. } => format!("failed: {reason}"),
+    };
+    match (reachable, known.seen) {
+        (true, _) => state,
+        (false, 0) => "never seen".to_owned(),
+        (false, _) => format!("unreachable, was {state}"),
+    }
+}
+
+/// Returns the last lines of a hook or check, below the line of their target.
+fn printed(listed: &ListedTarget, verbose: bool) -> Vec<String> {
+    let report = &listed.status.known.report;
+    let has_failed = matches!(report.state, TargetState::RolledBack { .. } | TargetState::Failed { .. });
+    if !verbose && !has_failed {
+        return Vec::new();
+    }
+    report.output.lines().map(|line| format!("    {}", escape::text(line))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use format::record::Progress;
+    use format::target::TargetReport;
+
+    fn listed(state: TargetState) -> ListedTarget {
+        let report = TargetReport {
+            shown: Some(ReleaseId::of(b"one")),
+            about: Some(ReleaseId::of(b"two")),
+            state,
+            output: "no\u{1b}[2J\nroom".to_owned(),
+            ..TargetReport::default()
+        };
+        let known = StoredTarget { report, since: 1, seen: 2, ..StoredTarget::default() };
+        let target = "web-1".parse().expect("a name");
+        let status = TargetStatus { target, app: "app".parse().expect("a name"), reachable: true, known };
+        ListedTarget { status, labels: Vec::new(), wants: Some(ReleaseId::of(b"two")) }
+    }
+
+    #[test]
+    fn a_state_says_how_far_a_target_is_and_why_it_is_not_further() {
+        let progress = Progress { bytes: 5_160_000, total: 12_000_000, files: 1 };
+        let mut fetching = listed(TargetState::Fetching(progress));
+        assert_eq!(row(&fetching)[2], "fetching 43 % of 12.00 MB");
+        assert_eq!(row(&fetching)[5], ReleaseId::of(b"two").short());
+        assert!(printed(&fetching, false).is_empty());
+        fetching.status.reachable = false;
+        assert_eq!(row(&fetching)[2], "unreachable, was fetching 43 % of 12.00 MB");
+        let back = listed(TargetState::RolledBack { reason: "not healthy".to_owned() });
+        let two = ReleaseId::of(b"two").short();
+        assert_eq!(row(&back)[2], format!("rolled back from {two}: not healthy"));
+        assert_eq!(printed(&back, false), ["    no\\x1b[2J", "    room"]);
+    }
+}
