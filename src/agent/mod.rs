@@ -110,6 +110,14 @@ pub enum Error {
     Threads(#[from] threads::Error),
 }
 
+impl Error {
+    /// Returns whether content was missing that a directory has by its mark.
+    pub fn lacks_content(&self) -> bool {
+        use restore::{Error::Source, SourceError};
+        matches!(self, Self::DirectoryChanged | Self::Rebuild(Source(SourceError::Unknown(_))))
+    }
+}
+
 /// Checks that the proxy's answer is about what was asked for.
 fn check_meant(record: &Record, asked: &Selector) -> Result<()> {
     if record.is_meant_by(asked) {

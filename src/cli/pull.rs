@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::access::AccessArgs;
@@ -26,7 +26,7 @@ use crate::net::blocking;
 use crate::restore::{self, OutsideLinks, StreamOptions};
 use crate::store;
 use crate::target::StateFile;
-use crate::target::place::{Layout, Place, PlaceOptions};
+use crate::target::place::{Layout, Place, PlaceOptions, SharedPath};
 use disk::files;
 use format::manifest::EntryPath;
 use ground::escape;
@@ -55,19 +55,26 @@ pub struct PullArgs {
     /// The directory; created if missing.
     #[arg(required_unless_present_any = ["tar", "rollback"])]
     dir: Option<PathBuf>,
+    /// How DIR holds the release; remembered. By default plain, with --watch releases.
+    #[arg(long, value_name = "LAYOUT", value_enum)]
+    layout: Option<PulledLayout>,
     /// How many copies to keep, the shown one included, to go back to; remembered. By default 1 in a plain directory, which keeps 2
-    /// at most.
+    /// at most, and 3 in one of releases.
     #[arg(long, value_name = "N")]
     keep: Option<usize>,
+    /// A path of the release that lives in DIR/shared and is linked into each copy, a folder if it ends with a slash; repeatable,
+    /// remembered. Only with --layout releases.
+    #[arg(long, value_name = "PATH")]
+    shared: Vec<String>,
     /// Show the copy again that DIR showed before, without the proxy. Nothing else is pulled.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["release", "dir", "delete", "tar", "keep", "link"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["release", "dir", "delete", "tar", "layout", "keep", "shared", "link"])]
     rollback: Option<PathBuf>,
     /// Remove files in DIR that no pull has put there.
     #[arg(long, alias = "replace")]
     delete: bool,
     /// Write a tar file instead, or - for standard output: the same release gives the same bytes. A device, a pipe or
     /// the target of a link is written to, not replaced.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["dir", "delete"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dir", "delete", "layout", "keep", "shared"])]
     tar: Option<PathBuf>,
     /// How fast the link is, like 20mbit: below some 25mbit executables are sent by their functions, which takes seconds
     /// at both ends and a third of the bytes.
@@ -102,12 +109,15 @@ pub async fn run(arguments: PullArgs, output: &Output) -> Result<(), Error> {
         return roll_back(&place, output).await;
     }
     let Some(release) = arguments.release else { return Ok(()) };
-    check_keep(arguments.keep)?;
+    if arguments.keep == Some(0) {
+        return Err(Error::input("the shown copy itself is kept", "give --keep 1 or more"));
+    }
     let link_rate = arguments.link.as_deref().map(link_rate).transpose()?;
     let to_stdout = arguments.tar.as_deref() == Some(Path::new("-"));
     if to_stdout {
         check_plain(output)?;
     }
+    let place_options = place_options(arguments.layout, &arguments.shared)?;
     let outside_links = arguments.links.into();
     if arguments.watch {
         let pull = PullOptions {
@@ -118,7 +128,8 @@ pub async fn run(arguments: PullArgs, output: &Output) -> Result<(), Error> {
             keep: arguments.keep,
         };
         let (directory, hooks) = (arguments.dir.unwrap_or_default(), arguments.hooks.hooks()?);
-        let watching = Watching { release, directory, layout: None, pull, hooks };
+        let place = PlaceOptions { otherwise: Layout::Releases, ..place_options };
+        let watching = Watching { release, directory, place, pull, hooks };
         return watch::run(watching, &arguments.access, output).await;
     }
     let open = arguments.access.open(output, Destinations::new()).await?;
@@ -133,7 +144,7 @@ pub async fn run(arguments: PullArgs, output: &Output) -> Result<(), Error> {
     let monitor = monitor(output, "fetching");
     let pulled = open
         .run(async |session| {
-            let mut place = open_place(target, Arc::clone(&monitor)).await?;
+            let mut place = open_place(target, place_options, Arc::clone(&monitor)).await?;
             let pulling = Box::pin(place.pull(session, &release, options, None, &monitor));
             let pulled = watched(session, &*monitor, pulling).await?;
             let release = pulled.release;
@@ -146,9 +157,13 @@ pub async fn run(arguments: PullArgs, output: &Output) -> Result<(), Error> {
     output.report(&pulled, || pulled_text(&pulled))
 }
 
-async fn open_place(target: PathBuf, monitor: Arc<dyn Monitor>) -> Result<Place, Error> {
-    let options = PlaceOptions { layout: None, otherwise: Layout::Plain };
-    held_up(move || Ok(Place::open(&target, &options, &*monitor)?)).await
+/// How a pulled directory holds its release.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PulledLayout {
+    /// DIR holds the release and nothing else.
+    Plain,
+    /// DIR/releases holds complete copies, and DIR/current leads to one.
+    Releases,
 }
 
 /// Tells who watches for the place that a person has shown a release.
@@ -156,28 +171,49 @@ fn note_by_hand(mut place: Place, release: ReleaseId) -> Result<(), Error> {
     Ok(StateFile::new(&place.own_folder()?).note_by_hand(release)?)
 }
 
-fn check_keep(keep: Option<usize>) -> Result<(), Error> {
-    match keep {
-        None | Some(1 | 2) => Ok(()),
-        Some(0) => Err(Error::input("the shown copy itself is kept", "give --keep 1 or more")),
-        Some(_) => Err(Error::input("a plain directory keeps one previous copy at most", "give --keep 2")),
+impl From<PulledLayout> for Layout {
+    fn from(layout: PulledLayout) -> Self {
+        match layout {
+            PulledLayout::Plain => Self::Plain,
+            PulledLayout::Releases => Self::Releases,
+        }
     }
+}
+
+/// Returns what the command line says of the place.
+fn place_options(layout: Option<PulledLayout>, shared: &[String]) -> Result<PlaceOptions, Error> {
+    let mistake = |path: &String| {
+        let hint = "name a path below the release, like uploads/ or config/local.toml";
+        Error::input(format!("`{}` cannot be shared", escape::text(path)), hint)
+    };
+    let paths = shared.iter().map(|path| SharedPath::try_from(path.clone()).map_err(|_| mistake(path)));
+    let paths: Vec<SharedPath> = paths.collect::<Result<_, _>>()?;
+    let shared = (!paths.is_empty()).then_some(paths);
+    Ok(PlaceOptions { layout: layout.map(Into::into), otherwise: Layout::Plain, shared })
+}
+
+async fn open_place(
+    target: PathBuf,
+    options: PlaceOptions,
+    monitor: Arc<dyn Monitor>,
+) -> Result<Place, Error> {
+    held_up(move || Ok(Place::open(&target, &options, &*monitor)?)).await
 }
 
 async fn roll_back(place: &Path, output: &Output) -> Result<(), Error> {
     let monitor = monitor(output, "fetching");
-    let mut opened = open_place(place.to_owned(), Arc::clone(&monitor)).await?;
-    let (left, back, layout) = held_up(move || {
+    let mut opened = open_place(place.to_owned(), place_options(None, &[])?, Arc::clone(&monitor)).await?;
+    let (left, back, previous, layout) = held_up(move || {
         let left = opened.shown()?.map(|(release, _)| release);
         let back = opened.go_back(left.as_ref(), &*monitor)?;
-        let layout = opened.layout();
+        let (layout, previous) = (opened.layout(), opened.previous()?.map(|(release, _)| release));
         note_by_hand(opened, back.release)?;
-        Ok((left, back, layout))
+        Ok((left, back, previous, layout))
     })
     .await?;
     let value = json!({
         "release": back.release, "left": left, "place": escape::path(place), "layout": layout,
-        "copy": escape::path(&back.copy), "set_aside": back.set_aside,
+        "copy": escape::path(&back.copy), "previous": previous, "set_aside": back.set_aside,
     });
     output.report(&value, || {
         let shown = format!("{} shows release {} again", escape::path(place), back.release.short());

@@ -15,7 +15,7 @@ use super::error::Error;
 use super::output::{self, Output, to_stderr};
 use super::serve::listen_for;
 use super::service::Service;
-use crate::agent::pull::{Layout, PullOptions};
+use crate::agent::pull::PullOptions;
 use crate::delivery::command::check_names;
 use crate::net::link;
 use crate::target::place::PlaceOptions;
@@ -27,8 +27,6 @@ use ground::poison::Unpoisoned as _;
 use ground::threads;
 use protocol::token::claimed;
 
-/// The layout of a watched directory that remembers none.
-const LAYOUT: Layout = Layout::Plain;
 /// The time between two lines of progress.
 const LINE_EVERY: Duration = Duration::from_secs(9);
 
@@ -84,8 +82,8 @@ pub struct Watching {
     pub release: Selector,
     /// The directory.
     pub directory: PathBuf,
-    /// The layout that is asked for.
-    pub layout: Option<Layout>,
+    /// How it is laid out.
+    pub place: PlaceOptions,
     /// How it is pulled into.
     pub pull: PullOptions,
     /// What runs.
@@ -112,7 +110,7 @@ pub async fn run(watching: Watching, access: &AccessArgs, output: &Output) -> Re
     let options = target::Options {
         app: watching.release.app.clone(),
         directory: std::path::absolute(&watching.directory).unwrap_or(watching.directory),
-        place: PlaceOptions { layout: watching.layout, otherwise: LAYOUT },
+        place: watching.place,
         pull: watching.pull,
         hooks: watching.hooks,
         name,

@@ -4,7 +4,7 @@
 //! `crash-points` nothing of this is in the program: every call is empty.
 
 /// Every point, in the order in which a release passes them.
-pub const POINTS: [&str; 105] = [
+pub const POINTS: [&str; 109] = [
     // A pack is begun, and a frame appended to it.
     "pack.created",
     "pack.headed",
@@ -125,6 +125,11 @@ pub const POINTS: [&str; 105] = [
     "update.failed",
     "update.back",
     "update.restarted",
+    // A directory of releases gets its copy's mark, and remembers what it shows.
+    "pulled.half",
+    "pulled.written",
+    "layout.half",
+    "layout.renamed",
 ];
 
 #[cfg(feature = "crash-points")]

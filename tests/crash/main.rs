@@ -15,6 +15,7 @@ mod memory;
 mod passing_on;
 mod points;
 mod points_of_services;
+mod points_of_targets;
 #[expect(dead_code, reason = "tests of whole roles have more of them in use")]
 #[path = "../it/objects/servers.rs"]
 mod servers;

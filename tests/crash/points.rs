@@ -3,10 +3,8 @@
 //! Each case starts from a copy of one small world (three releases, delivered), arms one point, runs an operation that
 //! passes it, sees the process die, restarts it and checks every promise.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -15,6 +13,7 @@ use disk::crash_points::POINTS;
 
 use crate::improving::{IMPROVED, improvable, improves};
 use crate::points_of_services as services;
+use crate::points_of_targets as targets;
 use crate::trees::{self, Shape};
 use crate::world::{APP, Done, Process, World, rounds};
 
@@ -41,6 +40,10 @@ enum Act {
     Improve,
     /// A directory is pulled.
     Pull,
+    /// A directory that keeps the copy before is pulled, and goes back.
+    PullAndBack,
+    /// The same of a directory of releases.
+    Releases,
     /// A release is delivered to an HTTP server, object by object.
     Http,
     /// A release is delivered to a bucket.
@@ -62,8 +65,13 @@ fn acts(point: &str) -> Vec<Act> {
         ("pack" | "append" | "sync", _) => vec![Act::Push, Act::Collect, Act::Repair, Act::Improve],
         ("manifests", _) => vec![Act::Push, Act::Improve],
         ("improve", _) => vec![Act::Improve],
-        ("tree", _) => vec![Act::Push, Act::Pull],
-        ("pull" | "pulled" | "pulled-next" | "ready", _) => vec![Act::Pull],
+        ("tree", _) => vec![Act::Push, Act::Pull, Act::Releases],
+        ("copy" | "link" | "current", _) => vec![Act::Push, Act::Releases],
+        ("layout", _) | (_, "pulled.half" | "pulled.written") => vec![Act::Releases],
+        (_, "pull.exchanged" | "pull.removed" | "pulled.renamed") => vec![Act::Pull, Act::PullAndBack],
+        ("back", _) | (_, "pull.kept") => vec![Act::PullAndBack],
+        (_, "pull.fetched" | "pull.tree" | "pull.after") => vec![Act::Pull, Act::Releases],
+        ("pull" | "pulled-next" | "ready", _) => vec![Act::Pull],
         ("removed", _) => vec![Act::Remove],
         ("collect", _) => vec![Act::Collect],
         // A repair removes a damaged pack's chunks too.
@@ -132,8 +140,11 @@ fn dies_and_goes_on(point: &str, act: Act, pass: u64) -> bool {
         _ => {}
     }
     let mut world = if act == Act::Improve { improvable() } else { template() }.copy();
-    if act == Act::Pull {
-        return pull_dies_and_goes_on(&mut world, &crash);
+    match act {
+        Act::Pull => return targets::pull_dies_and_goes_on(&mut world, &crash),
+        Act::PullAndBack => return targets::back_dies_and_goes_on(&mut world, &crash, "plain"),
+        Act::Releases => return targets::back_dies_and_goes_on(&mut world, &crash, "releases"),
+        _ => {}
     }
     let dies = dies(&mut world, act, &crash);
     if dies {
@@ -179,7 +190,9 @@ fn dies(world: &mut World, act: Act, crash: &str) -> bool {
             World::flip(&pack, fs::metadata(&pack).expect("a pack").len() / 2);
         }
         Act::Push | Act::Stop | Act::Remove | Act::Improve => {}
-        Act::Pull | Act::Http | Act::S3 | Act::Chain => unreachable!("they have worlds of their own"),
+        Act::Pull | Act::PullAndBack | Act::Releases | Act::Http | Act::S3 | Act::Chain => {
+            unreachable!("they have worlds of their own")
+        }
     }
     if act == Act::Rebuild {
         let file = world.index().join("db");
@@ -273,35 +286,6 @@ fn repaired(world: &mut World) {
     world.settle();
     let done = world.run(&["verify", "--repair"]);
     assert!(done.is_good(), "{done:?}\n{}", world.log());
-}
-
-fn pull_dies_and_goes_on(world: &mut World, crash: &str) -> bool {
-    let _served = world.serve(None);
-    let target = world.path("target");
-    let shown = target.display().to_string();
-    let release = |version: u64| format!("{APP}@{}", release_of(world, version));
-    let inode = |path: PathBuf| (fs::metadata(&path).expect("it is there").ino(), path);
-    let inodes = || trees::walk_files(&target).into_iter().map(inode).collect::<BTreeSet<_>>();
-    for _ in 0..2 {
-        let old = world.run(&["pull", &release(2), &shown]);
-        assert!(old.is_good(), "{old:?}");
-        // So that the second pull finds that times tell, and the next one links what is unchanged.
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    let old = inodes();
-    let mut pull = world.begin(&["pull", &release(3), &shown], Some(crash));
-    if !died(pull.ended(SOON)) {
-        return false;
-    }
-    let is = |version: u64, target: &Path| trees::is_same(&world.tree(version), target);
-    assert!(is(2, &target) || is(3, &target), "half a tree");
-    let again = world.run(&["pull", &release(3), &shown]);
-    assert!(again.is_good(), "{again:?}");
-    assert!(is(3, &target));
-    assert!(inodes().intersection(&old).next().is_some(), "it linked no file");
-    let left: Vec<_> = fs::read_dir(world.path(".target.whit")).expect("a folder").collect();
-    assert_eq!(left.len(), 2, "more than a mark and a lock is left: {left:?}");
-    true
 }
 
 /// Tests half of the points; two tests split them, for two processors.

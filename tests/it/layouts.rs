@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
+use crate::mounts::{Namespace, namespace};
 use crate::program::Home;
 use crate::trees::{assert_same, noise, walk_files, write};
 
@@ -86,4 +88,205 @@ fn what_a_user_changed_is_set_aside_and_stays_in_the_copy_that_is_kept() {
     home.run(&["pull", "--rollback", "copy"]).good();
     assert_eq!(fs::read_to_string(copy.join("lib/3")).expect("it is there"), "mine");
     assert_eq!(fs::read_to_string(copy.join("version")).expect("it is there"), "1");
+}
+
+/// Returns what changes where a file, folder or link is written: its number, and when it last changed.
+fn states(folder: &Path) -> BTreeMap<PathBuf, (u64, i64, i64)> {
+    let (mut states, mut folders) = (BTreeMap::new(), vec![folder.to_owned()]);
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(&next).expect("a folder").flatten() {
+            let found = entry.metadata().expect("it is there");
+            if found.is_dir() {
+                folders.push(entry.path());
+            }
+            states.insert(entry.path(), (found.ino(), found.ctime(), found.ctime_nsec()));
+        }
+    }
+    states
+}
+
+fn pull(home: &Home, label: &str, more: &[&str]) -> serde_json::Value {
+    let release = format!("app@{label}");
+    home.run(&[&["pull", &release, "site", "--json"], more].concat()).json()
+}
+
+#[test]
+fn a_directory_of_releases_shows_one_keeps_others_and_goes_back() {
+    let home = home(4);
+    let first = pull(&home, "v1", &["--layout", "releases", "--keep", "2"]);
+    assert_eq!((first["layout"].as_str(), first["previous"].as_str()), (Some("releases"), None), "{first}");
+    let site = home.path("site");
+    let current = || fs::canonicalize(site.join("current")).expect("it leads somewhere");
+    assert_eq!(Path::new(first["copy"].as_str().expect("a folder")), current());
+    assert_same(&home.path("tree-1"), &current());
+    for label in ["v2", "v3", "v4"] {
+        settle();
+        let old = inodes(&current());
+        let pulled = pull(&home, label, &[]);
+        assert_eq!(pulled["fetched_chunks"], 1, "{pulled}");
+        assert_eq!(pulled["kept"].as_array().map(Vec::len), Some(2), "{pulled}");
+        assert_eq!(fs::read_dir(site.join("releases")).expect("a folder").count(), 2);
+        assert_same(&home.path(&label.replace('v', "tree-")), &current());
+        let shared = inodes(&current()).iter().filter(|(path, inode)| old.get(*path) == Some(inode)).count();
+        assert_eq!(shared, 11, "unchanged files are linked");
+    }
+    let three = fs::read_dir(site.join("releases")).expect("a folder").flatten().map(|entry| entry.path());
+    let three: Vec<PathBuf> = three.filter(|path| *path != current()).collect();
+    // Whoever is in the old copy keeps it.
+    let inside = fs::File::open(current().join("version")).expect("opened");
+    let back = home.run(&["pull", "--rollback", "site", "--json", "--proxy", "whit://nowhere"]).json();
+    assert_eq!(vec![current()], three, "{back}");
+    assert_same(&home.path("tree-3"), &current());
+    assert_eq!(std::io::read_to_string(inside).expect("read"), "4");
+    home.run(&["pull", "--rollback", "site"]).failed(3, "no previous copy");
+    // A release whose copy is kept is shown again without writing it.
+    let copies = || inodes(&site.join("releases"));
+    let before = copies();
+    let again = pull(&home, "v4", &[]);
+    assert_eq!((again["fetched_chunks"].as_u64(), copies()), (Some(0), before), "{again}");
+    assert_same(&home.path("tree-4"), &current());
+}
+
+#[test]
+fn a_pull_of_what_a_directory_of_releases_shows_writes_nothing() {
+    let home = home(2);
+    pull(&home, "v1", &["--layout", "releases"]);
+    settle();
+    pull(&home, "v2", &[]);
+    settle();
+    // Once more files are read whose times do not tell, which is noted.
+    assert!(pull(&home, "v2", &[])["unchanged"].as_bool().expect("a bool"));
+    let before = states(&home.path("site"));
+    let pulled = pull(&home, "v2", &[]);
+    assert!(pulled["unchanged"].as_bool().expect("a bool"), "{pulled}");
+    let after = states(&home.path("site"));
+    for (path, state) in &before {
+        assert_eq!(after.get(path), Some(state), "{}", path.display());
+    }
+    assert_eq!(after.len(), before.len());
+    // An edited file is put right, and what was added counts for nothing.
+    let current = fs::canonicalize(home.path("site/current")).expect("a copy");
+    fs::write(current.join("log"), "started").expect("written");
+    assert!(pull(&home, "v2", &[])["unchanged"].as_bool().expect("a bool"));
+    fs::write(home.path("mine"), "mine!").expect("written");
+    fs::rename(home.path("mine"), current.join("version")).expect("replaced");
+    assert!(!pull(&home, "v2", &[])["unchanged"].as_bool().expect("a bool"));
+    assert_same(&home.path("tree-2"), &home.path("site/current/."));
+    assert_eq!(fs::read_to_string(current.join("version")).expect("the new copy has the name"), "2");
+}
+
+#[test]
+fn what_is_shared_lies_beside_the_releases_and_is_remembered() {
+    let home = home(1);
+    for release in 2..=3 {
+        let tree = home.path(&format!("tree-{release}"));
+        write(&tree, "version", release.to_string());
+        write(&tree, "config/local.toml", "port = 1");
+        write(&tree, "config/other.toml", "a = 2");
+        write(&tree, "uploads/.keep", "");
+        home.run(&["push", "app", &format!("tree-{release}"), "--label", &format!("v{release}")]).good();
+    }
+    let shared = ["--layout", "releases", "--shared", "uploads/", "--shared", "config/local.toml"];
+    pull(&home, "v2", &shared);
+    let at = |path: &str| home.path("site").join(path);
+    write(&at("shared"), "uploads/picture", "mine");
+    fs::write(at("current/config/local.toml"), "port = 2").expect("written");
+    settle();
+    for label in ["v2", "v3", "v3"] {
+        pull(&home, label, &[]);
+        assert_eq!(fs::read_to_string(at("current/uploads/picture")).expect("it is there"), "mine");
+        assert_eq!(fs::read_to_string(at("current/config/local.toml")).expect("it is there"), "port = 2");
+        assert_eq!(fs::read_to_string(at("current/config/other.toml")).expect("it is there"), "a = 2");
+    }
+    assert!(pull(&home, "v3", &[])["unchanged"].as_bool().expect("a bool"));
+    fs::remove_dir_all(at("shared/uploads")).expect("removed");
+    pull(&home, "v3", &[]);
+    assert!(at("shared/uploads").is_dir(), "what is missing is created again");
+    home.run(&["pull", "app@v3", "site", "--shared", "../x"]).failed(2, "cannot be shared");
+    home.run(&["pull", "app@v3", "plain", "--shared", "uploads"]).failed(2, "nothing is shared");
+}
+
+#[test]
+fn the_layout_is_remembered_and_another_one_refused() {
+    let home = home(2);
+    home.run(&["pull", "app@v1", "copy"]).good();
+    let ran = home.run(&["pull", "app@v2", "copy", "--layout", "releases"]).failed(2, "has the layout plain");
+    assert!(ran.err.contains("hint: "), "{ran:?}");
+    pull(&home, "v1", &["--layout", "releases"]);
+    home.run(&["pull", "app@v2", "site", "--layout", "plain"]).failed(2, "has the layout releases");
+    assert_eq!(pull(&home, "v2", &[])["layout"], "releases");
+    // Another directory may be laid out anew.
+    fs::remove_dir_all(home.path("copy")).expect("removed");
+    home.run(&["pull", "app@v2", "copy", "--layout", "releases"]).good();
+    assert_same(&home.path("tree-2"), &home.path("copy/current/."));
+    assert!(home.run(&["pull", "app@v2", "copy", "--json"]).json()["unchanged"].as_bool().expect("a bool"));
+}
+
+#[test]
+fn what_a_person_did_to_a_directory_of_releases_meanwhile_is_respected() {
+    let home = home(3);
+    pull(&home, "v1", &["--layout", "releases"]);
+    let site = home.path("site");
+    let current = || fs::canonicalize(site.join("current")).expect("it leads somewhere");
+    let one = current();
+    // Files and folders of other names stay.
+    write(&site, "releases/v0/file", "mine");
+    write(&site, "notes", "mine");
+    fs::remove_file(site.join("current")).expect("removed");
+    settle();
+    pull(&home, "v2", &[]);
+    assert_same(&home.path("tree-2"), &current());
+    assert_eq!(fs::read_to_string(site.join("releases/v0/file")).expect("it is there"), "mine");
+    // Nothing was shown before, so that nobody knows what to go back to.
+    home.run(&["pull", "--rollback", "site"]).failed(3, "no previous copy");
+    pull(&home, "v3", &[]);
+    // A kept copy that was edited is not shown again as it is.
+    fs::write(home.path("mine"), "9").expect("written");
+    fs::rename(home.path("mine"), one.join("version")).expect("replaced");
+    pull(&home, "v1", &[]);
+    assert_same(&home.path("tree-1"), &current());
+    // Another link in the place of whit's: going back leaves it alone, and a pull does what it is told.
+    fs::remove_file(site.join("current")).expect("removed");
+    std::os::unix::fs::symlink("releases/v0", site.join("current")).expect("linked");
+    home.run(&["pull", "--rollback", "site"]).failed(3, "shows no release");
+    pull(&home, "v2", &[]);
+    assert_same(&home.path("tree-2"), &current());
+    fs::remove_file(site.join("current")).expect("removed");
+    write(&site, "current/file", "mine");
+    home.run(&["pull", "app@v3", "site"]).failed(2, "is not a symbolic link");
+    assert_eq!(fs::read_to_string(site.join("current/file")).expect("it is there"), "mine");
+}
+
+#[test]
+fn a_directory_that_cannot_be_exchanged_is_told_before_anything_is_fetched() {
+    let Namespace::Inside =
+        namespace("layouts::a_directory_that_cannot_be_exchanged_is_told_before_anything_is_fetched")
+    else {
+        return;
+    };
+    let home = home(2);
+    let volume = home.path("site");
+    fs::create_dir(&volume).expect("created");
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&volume).status();
+    assert!(mounted.is_ok_and(|mounted| mounted.success()));
+    let ran = home.run(&["pull", "app@v1", "site"]).failed(2, "is a mount point");
+    assert!(ran.err.contains("--layout releases"), "{ran:?}");
+    // As root, nothing but a flag of the file system keeps a directory in its place.
+    home.run(&["pull", "app@v1", "copy"]).good();
+    let flag = |flag: &str| Command::new("chattr").arg(flag).arg(home.path("copy")).status();
+    if flag("+i").is_ok_and(|done| done.success()) {
+        let ran = home.run(&["pull", "app@v2", "copy"]);
+        flag("-i").expect("it ran");
+        let ran = ran.failed(4, "cannot be exchanged");
+        assert!(ran.err.contains("--layout releases"), "{ran:?}");
+        assert!(!home.path(".copy.whit/store").exists() && !home.path(".copy.whit/trial").exists());
+    }
+    for label in ["v1", "v2", "v2"] {
+        pull(&home, label, &["--layout", "releases"]);
+    }
+    assert_same(&home.path("tree-2"), &home.path("site/current/."));
+    home.run(&["pull", "--rollback", "site"]).good();
+    assert_same(&home.path("tree-1"), &home.path("site/current/."));
+    assert!(!home.path(".site.whit").exists(), "nothing is beside it");
+    assert!(Command::new("umount").arg(&volume).status().is_ok_and(|done| done.success()));
 }

@@ -108,7 +108,7 @@ impl Site {
         let options = Options {
             app: "app".parse().expect("a name"),
             directory: self.dir.clone(),
-            place: PlaceOptions { layout: None, otherwise: Layout::Plain },
+            place: PlaceOptions { layout: None, otherwise: Layout::Plain, shared: None },
             pull: PullOptions::default(),
             hooks: self.hooks.clone(),
             name: Some("web-1".parse().expect("a name")),

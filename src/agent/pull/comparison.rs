@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use super::mark::{Entries, FolderId, Placed, order, stat_of};
 use crate::agent::Result;
 use crate::agent::memory::Stat;
+use crate::restore::{Linked, Mapping};
 use disk::files::{self, Mount, OnPath};
 use format::manifest::{EntryPath, Item, MODE_MASK};
 use ground::ids::ChunkId;
@@ -52,18 +53,33 @@ impl Differences {
     }
 }
 
-/// Compares the directory at `place` with the mark `placed`. Without a mark, everything in it counts as added. A file that is also in
-/// the directory of the mark `next`, at the same path, counts as it was put: it stays there.
+/// What else than the mark is known of a directory. By default nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Known<'a> {
+    /// The mark of the next directory: a file that is also there, at the same path, counts as it was put, as it stays.
+    pub next: Option<&'a Placed>,
+    /// Links at the places of what lies elsewhere: what the release has there was left out.
+    pub linked: &'a [Linked],
+    /// True if every file is read, however it looks.
+    pub reads_all: bool,
+}
+
+/// Compares the directory at `place` with the mark `placed`. Without a mark, everything in it counts as added.
 ///
 /// # Errors
 /// The directory or a mark cannot be read.
-pub(super) fn compare(place: &Path, placed: Option<&Placed>, next: Option<&Placed>) -> Result<Differences> {
+pub(super) fn compare(place: &Path, placed: Option<&Placed>, known: Known<'_>) -> Result<Differences> {
+    let Known { next, linked, reads_all } = known;
     let folder = files::open_folder(CWD, place).on("open", place)?;
     let mount = Mount::of_open(&folder).on("examine", place)?;
     let recorded = placed.map(|placed| Ok::<_, crate::agent::Error>((placed.entries()?, placed)));
     let (recorded, next) = (recorded.transpose()?, next.map(Placed::entries).transpose()?);
-    let mut comparison = Comparison { place, mount, recorded, next, found: Differences::default() };
+    let mapping = Mapping { linked, ..Mapping::default() };
+    let found = Differences::default();
+    let mut comparison =
+        Comparison { place, mount, recorded, next, mapping, reads_all, linked_met: 0, found };
     comparison.walk(folder)?;
+    comparison.found.gone += (linked.len() - comparison.linked_met) as u64;
     Ok(comparison.found)
 }
 
@@ -83,6 +99,11 @@ struct Comparison<'a> {
     recorded: Option<(Entries, &'a Placed)>,
     /// What is in the next directory.
     next: Option<Entries>,
+    /// The links at the places of what lies elsewhere.
+    mapping: Mapping<'a>,
+    reads_all: bool,
+    /// How many of those links were met, or something in their places.
+    linked_met: usize,
     found: Differences,
 }
 
@@ -149,6 +170,14 @@ impl Comparison<'_> {
             return Ok(None);
         }
         let kind = FileType::from_raw_mode(found.stx_mode.into());
+        if let Some(linked) = self.mapping.linked.iter().find(|linked| linked.path.as_bytes() == path) {
+            self.linked_met += 1;
+            let there = rustix::fs::readlinkat(folder, name, Vec::new());
+            if !there.is_ok_and(|there| there.as_bytes() == linked.target) {
+                self.found.edited.push(relative(path));
+            }
+            return Ok(None);
+        }
         if kind == FileType::Directory {
             let is_ours = matches!(recorded, Some((Item::Directory { .. }, _)));
             if !is_ours && !added {
@@ -215,7 +244,7 @@ impl Comparison<'_> {
     fn pass(&mut self) -> Result<bool> {
         let Some((entries, _)) = &mut self.recorded else { return Ok(false) };
         let Some((item, _)) = entries.next()? else { return Ok(false) };
-        self.found.gone += u64::from(item.path().is_some());
+        self.found.gone += u64::from(item.path().is_some_and(|path| !self.mapping.leaves_out(path)));
         Ok(true)
     }
 
@@ -240,7 +269,7 @@ impl Comparison<'_> {
         if found.stx_size != *size {
             return Ok(false);
         }
-        if placed.is_same(stat, &stat_of(found)) && placed.is_settled(stat) {
+        if !self.reads_all && placed.is_same(stat, &stat_of(found)) && placed.is_settled(stat) {
             return Ok(true);
         }
         self.found.read += 1;

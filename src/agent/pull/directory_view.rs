@@ -27,8 +27,8 @@ pub struct FetchOptions {
     pub place: Option<PathBuf>,
     /// The directory that it will be exchanged with; nothing is fetched unless it can be.
     pub exchanged: Option<PathBuf>,
-    /// The release that is there: it needs no room, and nothing of it is fetched.
-    pub holds: Option<ReleaseId>,
+    /// The releases that are there: they need no room, and nothing of them is fetched.
+    pub holds: Vec<ReleaseId>,
     /// The pace, where the link's rate is known. On a slow link executables cross by their functions, which takes both sides
     /// seconds.
     pub pace: Option<Pace>,
@@ -122,7 +122,7 @@ impl DirectoryView for PullView<'_> {
     fn announced(&mut self, record: &Record, root: &Root) -> Result<(), Refusal> {
         let meant = check_meant(record, self.asked);
         let FetchOptions { place, exchanged, holds, .. } = &self.options;
-        self.is_held = *holds == Some(record.release);
+        self.is_held = holds.contains(&record.release);
         let fits = meant.and_then(|()| match place {
             Some(place) if !self.is_held => {
                 exchanged.as_ref().map_or(Ok(()), |exchanged| try_exchange(place, exchanged))?;
@@ -185,7 +185,7 @@ mod tests {
                 FetchOptions { place: Some(folder.path().to_owned()), holds, ..FetchOptions::default() };
             PullView::new(&asked, &present, &store, options).announced(&record, &root)
         };
-        assert!(fits(None).is_err(), "no disk has room for it");
-        fits(Some(root.release())).expect("nothing will be written");
+        assert!(fits(vec![]).is_err(), "no disk has room for it");
+        fits(vec![root.release()]).expect("nothing will be written");
     }
 }

@@ -110,8 +110,7 @@ impl Fetch {
     fn converse(self, mut talk: Talk, have: Option<ChunkId>) -> Result<Fetched> {
         let Self { selector, present, store, options, monitor } = self;
         let mut next = Some(talk.reply()?);
-        let is_held =
-            matches!(&next, Some(PullReply::Release { record, .. }) if options.holds == Some(record.release));
+        let is_held = matches!(&next, Some(PullReply::Release { record, .. }) if options.holds.contains(&record.release));
         let nothing = DirectoryChunks::default();
         let chunks = if is_held { &nothing } else { present.chunks() };
         if !is_held && have.is_some() && chunks.root().map(Root::id) != have {

@@ -197,7 +197,8 @@ impl Placed {
     ///
     /// A file that was written shortly before may be written again within the same tick of the file system's clock.
     pub fn is_settled(&self, put: &Stat) -> bool {
-        let is_fine = put.modified % 1_000_000 != 0;
+        // A time of modification may have been set, a time of change never is.
+        let is_fine = [put.modified, put.changed].iter().any(|time| time % 1_000_000 != 0);
         put.modified < self.read.saturating_sub(if is_fine { SETTLED_FINE } else { SETTLED_COARSE })
     }
 

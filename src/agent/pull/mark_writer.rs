@@ -13,12 +13,23 @@ use serde_bytes::Bytes;
 use super::mark::{Beginning, MAGIC, Placed, VERSION, set_read, stat_of};
 use crate::agent::Result;
 use crate::agent::memory::Stat;
+use crate::restore::{Linked, Mapping};
 use disk::crash_points;
 use disk::files::{self, OnPath};
 use format::manifest::{EntryPath, Root, decode_segment};
 
-/// Writes the mark of `tree`, which holds the release of this root and these segments, durably, as `path`. `was` is the mark of the
-/// directory whose files may be linked in `tree`.
+/// A tree whose mark is written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Written<'a> {
+    /// Its folder.
+    pub tree: &'a Path,
+    /// The mark of the directory whose files may be linked in it.
+    pub was: Option<&'a Placed>,
+    /// Links at the places of what lies elsewhere: what the release has there was left out, and gets the looks of none.
+    pub linked: &'a [Linked],
+}
+
+/// Writes the mark of a tree, which holds the release of this root and these segments, durably, as `path`.
 ///
 /// # Errors
 /// The disk, or a manifest that cannot be read any more.
@@ -26,19 +37,24 @@ pub(super) fn write(
     path: &Path,
     beginning: &Beginning,
     root: &Root,
-    (tree, was): (&Path, Option<&Placed>),
+    Written { tree, was, linked }: Written<'_>,
     segments: impl IntoIterator<Item = Result<Vec<u8>>>,
 ) -> Result<()> {
     publish(path, |writer, aside| {
         // The clock of the file system, whose times are compared with this one.
         let began = beginning.began.min(time_of(writer.file.get_ref()).on("examine", aside)?);
         writer.begin(&Beginning { began, ..*beginning }, root).on("write", aside)?;
+        let mapping = Mapping { linked, ..Mapping::default() };
         let mut were = was.map(Placed::entries).transpose()?;
         let folder = files::open_folder(CWD, tree).on("open", tree)?;
         for segment in segments {
             let (segment, mut stats) = (segment?, Vec::new());
             for item in decode_segment(&segment)? {
                 let Some(path) = item.path() else { continue };
+                if mapping.leaves_out(path) {
+                    stats.extend(Stat::default().encode());
+                    continue;
+                }
                 let stat = stat_in(&folder, tree, path)?;
                 let was = were.as_mut().map(|were| were.at(path.as_bytes())).transpose()?.flatten();
                 // A linked file that was written since has not the content that was put there: it has the looks of none. By its
@@ -146,7 +162,7 @@ mod tests {
 
     use super::*;
     use crate::agent::memory;
-    use crate::agent::pull::comparison::{compare, folder_id};
+    use crate::agent::pull::comparison::{Known, compare, folder_id};
     use crate::agent::pull::mark::Mark;
     use crate::restore::{ChunkSource, Entry, MemorySource, TreeOptions, noise, write_tree};
     use format::manifest::Shape;
@@ -179,7 +195,8 @@ mod tests {
                 reader.read(&ChunkRef::from(*node), &mut segment).expect("it is there");
                 Ok(segment)
             });
-            write(&at(name), &beginning, &root, (tree, was), segments).expect("written");
+            let tree = Written { tree, was, linked: &[] };
+            write(&at(name), &beginning, &root, tree, segments).expect("written");
             let Mark::Whole(placed) = Mark::open(&at(name)).expect("read") else { panic!("no mark") };
             *placed
         };
@@ -192,9 +209,10 @@ mod tests {
         let file = fs::File::options().write(true).open(at("old/a")).expect("opened");
         file.set_modified(SystemTime::now() + Duration::from_secs(1)).expect("set");
         let next = mark("pulled-next", &at("new"), Some(&was));
-        let at_exchange = compare(&at("old"), Some(&was), Some(&next)).expect("compared");
+        let at_exchange = compare(&at("old"), Some(&was), Known { next: Some(&next), ..Known::default() })
+            .expect("compared");
         assert!(at_exchange.is_none(), "its content is in the new tree: {at_exchange:?}");
-        let later = compare(&at("new"), Some(&next), None).expect("compared");
+        let later = compare(&at("new"), Some(&next), Known::default()).expect("compared");
         assert_eq!(later.edited, [Path::new("a")]);
     }
 }

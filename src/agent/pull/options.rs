@@ -51,7 +51,7 @@ impl fmt::Display for Layout {
 
 impl PullOptions {
     /// Returns the pace of a pull over a link whose rate is known.
-    pub(super) fn pace(self, session: &Session) -> Option<Pace> {
+    pub fn pace(self, session: &Session) -> Option<Pace> {
         let link = Link::told(self.link_rate?, session.first_trip());
         Some(Pace::new(Effort::Auto, link, self.threads))
     }

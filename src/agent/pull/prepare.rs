@@ -8,10 +8,10 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx};
 use rustix::io::Errno;
 
-use super::comparison::{Differences, compare};
+use super::comparison::{Differences, Known, compare};
 use super::local_chunks::{DirectoryChunks, Present};
 use super::mark::{Beginning, FolderId, Mark, Placed};
-use super::mark_writer;
+use super::mark_writer::{self, Written};
 use super::options::PullOptions;
 use super::place::{Named, PlaceError};
 use super::staging::Staging;
@@ -51,7 +51,7 @@ pub(super) struct Was {
 
 /// What of a directory is believed without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Belief {
+pub enum Belief {
     /// That files are what the mark says as long as they look so, for a week.
     Mark,
     /// Nothing.
@@ -113,7 +113,7 @@ pub(super) fn prepare(
     let began = memory::now();
     let beginning = placed.as_ref().map(|placed| placed.beginning);
     let is_ours = beginning.is_some_and(|beginning| beginning.folder.is(&folder));
-    let checked = compare(target, placed.as_ref(), None).and_then(|differences| {
+    let checked = compare(target, placed.as_ref(), Known::default()).and_then(|differences| {
         check(target, &differences, is_ours, options)?;
         let is_as_pulled = is_ours && differences.is_none();
         let is_new = is_as_pulled && placed.as_ref().is_some_and(|placed| placed.is_new(began));
@@ -228,7 +228,7 @@ fn check(target: &Path, found: &Differences, is_ours: bool, options: PullOptions
 }
 
 /// Scans the directory; archives are unpacked in `scratch`, where there is one; `folder_mode` is the mode that its release's root names for the top.
-fn scan_place(
+pub(super) fn scan_place(
     target: &Path,
     scratch: Option<&Path>,
     folder_mode: Option<u16>,
@@ -266,7 +266,8 @@ fn mark_earlier(staging: &Staging, target: &Path, scan: &Scan, found: &Statx) ->
         relinked_until: None,
     };
     let segments = SegmentIndex::enumerate(&scan.segments).map(|(index, _)| Ok(scan.spool.segment(index)?));
-    mark_writer::write(&staging.mark_path(), &beginning, &scan.root, (target, None), segments)
+    let tree = Written { tree: target, was: None, linked: &[] };
+    mark_writer::write(&staging.mark_path(), &beginning, &scan.root, tree, segments)
 }
 
 /// Returns what a root says of a top directory with this mode.

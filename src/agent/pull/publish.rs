@@ -5,70 +5,28 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde::Serialize;
-
 use super::comparison::folder_id;
 use super::directory_view::FetchOptions;
-use super::fetch::{Fetched, fetch};
+use super::fetch::fetch;
 use super::local_chunks::LocalChunks;
 use super::mark::{Beginning, Mark};
-use super::mark_writer;
+use super::mark_writer::{self, Written};
 use super::options::{BeforeSwitch, Layout, PullOptions};
 use super::place::{Named, PlaceError};
 use super::prepare::{Belief, Prepared, Was, prepare};
-use super::staging::{SetAside, Staging, is_there};
+use super::pulled::Pulled;
+use super::staging::{SetAside, Staging, is_there, marks_of};
 use super::unchanged::Unchanged;
 use crate::agent::memory;
-use crate::agent::push::receipt::{self, ReceiptWire};
 use crate::agent::{Error, Result, Session, blocking};
 use crate::net::blocking::start_whole;
-use crate::restore::{self, ChunkSource, Linkable, Previous, SourceError, TreeOptions};
+use crate::restore::{self, ChunkSource, Linkable, Previous, TreeOptions};
 use disk::crash_points;
 use disk::files::{self, Folder, OnPath};
 use format::manifest::Root;
 use format::recipe::ChunkRef;
-use ground::escape;
-use ground::ids::{AppName, ReleaseId, Selector};
+use ground::ids::{ReleaseId, Selector};
 use ground::monitor::Monitor;
-
-/// The result of a pull.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Pulled {
-    /// The release.
-    pub release: ReleaseId,
-    /// The application.
-    pub app: AppName,
-    /// The directory.
-    #[serde(serialize_with = "escape::serialize_path")]
-    pub place: PathBuf,
-    /// How it holds the release.
-    pub layout: Layout,
-    /// The folder of the release: the directory itself, or a copy in it.
-    #[serde(serialize_with = "escape::serialize_path")]
-    pub copy: PathBuf,
-    /// The release that was shown before, if its copy is kept.
-    pub previous: Option<ReleaseId>,
-    /// The releases whose copies are kept, the shown one first.
-    pub kept: Vec<ReleaseId>,
-    /// Files of the release.
-    pub files: u64,
-    /// Bytes of the release.
-    pub bytes: u64,
-    /// Chunks that the directory did not have.
-    pub fetched_chunks: u64,
-    /// Their plain bytes.
-    pub fetched_bytes: u64,
-    /// Bytes on the wire.
-    pub wire: ReceiptWire,
-    /// True if the directory held the release already: nothing was written.
-    pub unchanged: bool,
-    /// Entries of the last pull that the user had changed.
-    pub set_aside: SetAside,
-    /// Seconds from beginning to end.
-    pub seconds: f64,
-    /// The process's largest resident memory, in bytes.
-    pub peak_rss: u64,
-}
 
 /// Makes `target` equal to the release that `selector` means.
 ///
@@ -136,13 +94,19 @@ impl PlainDirectory {
         Ok(self.staging.insert(staging).folder().to_owned())
     }
 
-    /// Returns whether a pull has made the directory, whatever is there now.
+    /// Returns whether a pull has made a directory at `target`: none if never, else whether that is the one which is there. Takes no
+    /// lock.
     ///
     /// # Errors
-    /// The mark cannot be read.
-    pub fn was_pulled(&self) -> Result<bool> {
-        let Some(staging) = &self.staging else { return Ok(false) };
-        Ok(!matches!(staging.mark()?, Mark::None))
+    /// What is there cannot be read.
+    pub fn was_pulled(target: &Path) -> Result<Option<bool>> {
+        let is_here = |mark: &Mark| match mark {
+            Mark::Whole(mark) if target.is_dir() => Ok(mark.beginning.folder.is(&folder_id(target)?)),
+            _ => Ok::<_, Error>(false),
+        };
+        let marks = marks_of(target)?;
+        let is_here = marks.iter().map(is_here).collect::<Result<Vec<_>>>()?;
+        Ok((!marks.is_empty()).then(|| is_here.contains(&true)))
     }
 
     /// Returns the release that the directory shows; none where no pull made it. What the user changed in it does not count.
@@ -181,7 +145,7 @@ impl PlainDirectory {
         let mut before_switch = before_switch;
         let before = &mut before_switch;
         let pulled = match self.pull_once(session, selector, Belief::Mark, options, before, monitor).await {
-            Err(error) if lacks_content(&error) => {
+            Err(error) if error.lacks_content() => {
                 monitor.note(&format!("{error}: all of the directory is read now"));
                 self.pull_once(session, selector, Belief::Nothing, options, before, monitor).await?
             }
@@ -190,13 +154,8 @@ impl PlainDirectory {
         let staging = self.staging.clone();
         let previous = blocking(move || staging.map_or(Ok(None), |staging| staging.previous())).await?;
         let previous = previous.map(|mark| mark.beginning.release);
-        Ok(Pulled {
-            previous,
-            kept: [pulled.release].into_iter().chain(previous).collect(),
-            seconds: begin.elapsed().as_secs_f64(),
-            peak_rss: receipt::peak_rss(),
-            ..pulled
-        })
+        let kept = [pulled.release].into_iter().chain(previous).collect();
+        Ok(Pulled { previous, kept, ..pulled }.ended(begin))
     }
 
     /// Shows the previous copy again, without the proxy; returns what of the user's was set aside. Blocks for the disk.
@@ -233,7 +192,12 @@ impl PlainDirectory {
         let target = &self.target;
         let (present, store) = (Arc::new(present), Arc::new(store));
         let (place, pace) = (Some(staging.folder().to_owned()), options.pace(session));
-        let how = FetchOptions { place, exchanged: Some(target.clone()), holds: untouched, pace };
+        let how = FetchOptions {
+            place,
+            exchanged: Some(target.clone()),
+            holds: untouched.into_iter().collect(),
+            pace,
+        };
         let fetched = match fetch(session, selector, &present, &store, how, monitor).await {
             Ok(fetched) => fetched,
             Err(error) => {
@@ -248,27 +212,10 @@ impl PlainDirectory {
                 return Err(error);
             }
         };
-        let counters = session.counters();
-        let Fetched { record, root, chunks, bytes } = fetched;
-        let release = root.release();
-        let pulled = Pulled {
-            release,
-            app: record.app,
-            place: target.clone(),
-            layout: Layout::Plain,
-            copy: target.clone(),
-            previous: None,
-            kept: Vec::new(),
-            files: record.totals.files,
-            bytes: record.totals.bytes,
-            fetched_chunks: chunks,
-            fetched_bytes: bytes,
-            unchanged: untouched == Some(release),
-            set_aside: SetAside::default(),
-            wire: ReceiptWire { up: counters.sent_bytes, down: counters.received_bytes },
-            seconds: 0.0,
-            peak_rss: 0,
-        };
+        let release = fetched.root.release();
+        let (unchanged, place) = (untouched == Some(release), (target.as_path(), target.as_path()));
+        let pulled = Pulled::new(session, &fetched, Layout::Plain, place, unchanged);
+        let root = fetched.root;
         if pulled.unchanged {
             // The directory, its files and its mark stay as they are.
             blocking(move || {
@@ -315,12 +262,6 @@ impl PlainDirectory {
     }
 }
 
-/// Returns whether content was missing that the directory has by its mark.
-fn lacks_content(error: &Error) -> bool {
-    use restore::Error::Source;
-    matches!(error, Error::DirectoryChanged | Error::Rebuild(Source(SourceError::Unknown(_))))
-}
-
 /// Writes the new tree and its mark.
 fn write(
     staging: &Staging,
@@ -365,14 +306,15 @@ fn write(
         relinked_until: has_linked.then_some(began),
     };
     let written = segments(root, local).and_then(|segments| {
-        mark_writer::write(&staging.next_mark_path(), &beginning, root, (&tree, placed), segments)
+        let tree = Written { tree: &tree, was: placed, linked: &[] };
+        mark_writer::write(&staging.next_mark_path(), &beginning, root, tree, segments)
     });
     // A disk that is full is not left so.
     written.inspect_err(|_| drop(files::remove(&tree)))
 }
 
 /// Returns the segments of a release.
-fn segments<'a>(
+pub(super) fn segments<'a>(
     root: &Root,
     local: &'a LocalChunks<'_>,
 ) -> Result<impl Iterator<Item = Result<Vec<u8>>> + 'a> {

@@ -30,7 +30,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::comparison::{compare, folder_id};
+use super::comparison::{Known, compare, folder_id};
 use super::mark::{Mark, Placed};
 use super::place::{Named, PlaceError};
 use crate::agent::{Error, Result};
@@ -55,6 +55,16 @@ pub struct SetAside {
     pub place: Option<String>,
     /// The first of them.
     pub some: Vec<String>,
+}
+
+/// Returns the marks of the directory at `target` and of the one that is to take its place, without a lock.
+///
+/// # Errors
+/// One cannot be read.
+pub(super) fn marks_of(target: &Path) -> Result<Vec<Mark>> {
+    let marks = [MARK, NEXT].map(|name| Mark::open(&beside(target).join(name)));
+    let marks: Result<Vec<Mark>> = marks.into_iter().collect();
+    Ok(marks?.into_iter().filter(|mark| !matches!(mark, Mark::None)).collect())
 }
 
 impl SetAside {
@@ -254,7 +264,8 @@ impl Staging {
         let mark = self.mark()?;
         let placed: Option<&Placed> =
             if let Mark::Whole(placed) = &mark { Some(placed.as_ref()) } else { None };
-        let found = compare(was, placed, self.next_mark()?.as_ref())?;
+        let next = self.next_mark()?;
+        let found = compare(was, placed, Known { next: next.as_ref(), ..Known::default() })?;
         if found.modes > 0 {
             let these = if found.modes == 1 {
                 "entry with a different mode gets"

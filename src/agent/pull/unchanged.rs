@@ -12,7 +12,7 @@ use format::manifest::{EntryPath, Item};
 
 /// Compares files with a mark, so that those which look as it says are linked into the new tree instead of read.
 #[derive(Debug)]
-pub(super) struct Unchanged<'a> {
+pub struct Unchanged<'a> {
     placed: &'a Placed,
     entries: RefCell<Entries>,
     /// Other copies, whose files of the same path may be the same ones.
@@ -25,12 +25,12 @@ impl<'a> Unchanged<'a> {
     ///
     /// # Errors
     /// The mark cannot be read.
-    pub fn new(placed: &'a Placed, others: Vec<Folder>) -> Result<Self> {
+    pub(super) fn new(placed: &'a Placed, others: Vec<Folder>) -> Result<Self> {
         Ok(Self { placed, entries: RefCell::new(placed.entries()?), others, has_any: Cell::new(false) })
     }
 
     /// Returns whether there was any.
-    pub fn has_any(&self) -> bool {
+    pub(super) fn has_any(&self) -> bool {
         self.has_any.get()
     }
 }

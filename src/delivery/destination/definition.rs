@@ -6,7 +6,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::Destination;
-use super::directory::Directory;
+pub use super::directory::{
+    Content, Directory, KEEP_DEFAULT, Kept, OpenDirectory, SharedPath, Showing, Steps, check_shared,
+};
 use super::exec::Exec;
 use super::far_proxy::FarProxy;
 use super::http::Http;

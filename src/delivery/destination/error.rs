@@ -39,9 +39,12 @@ pub enum Error {
     /// The definition does not fit this machine any more.
     #[error(transparent)]
     Mistake(#[from] Mistake),
-    /// Another delivery to the same folder is under way.
-    #[error("another delivery to `{}` is under way", .0.display())]
+    /// Another delivery or pull to the same folder is under way.
+    #[error("another delivery or pull to `{}` is under way", .0.display())]
     Busy(PathBuf),
+    /// What a pull knows of the copies could not be read or written.
+    #[error(transparent)]
+    Pull(Box<agent::Error>),
     /// The release could not be rebuilt.
     #[error(transparent)]
     Rebuild(#[from] restore::Error),
@@ -173,6 +176,7 @@ faulty! {
     Self::Onward { is_passing: true, .. } => Fault::Retry;
     Self::Onward { is_passing: false, .. } => Fault::Input,
         "look there: `whit deliveries` with a token of that proxy; then deliver again from here";
+    Self::Pull(source) => source.fault(), source.hint();
     Self::NotStored => Fault::Bug;
     Self::Unverified(_) => Fault::Retry, "look at the service: it may be full, or something else may change its content";
     Self::KeyName { .. } => Fault::Input, "rename the file, or leave it out with --exclude";

@@ -20,7 +20,10 @@ mod secret;
 mod template;
 mod web;
 
-pub use definition::{Definition, local};
+pub use definition::{
+    Content, Definition, Directory, KEEP_DEFAULT, Kept, OpenDirectory, SharedPath, Showing, Steps,
+    check_shared, local,
+};
 pub(super) use driver::Driver;
 pub use error::Error;
 pub use job::{Check, Delivered, Job, Preview, ShownLog};

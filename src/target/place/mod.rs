@@ -11,6 +11,8 @@
 //! killed pull had begun is finished when it is opened.
 
 mod error;
+mod remembered;
+mod releases;
 
 pub use self::error::Error;
 pub use crate::agent::pull::{BeforeSwitch, Layout};
@@ -18,8 +20,12 @@ pub use crate::agent::pull::{BeforeSwitch, Layout};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::agent::Session;
+use self::releases::ReleasesDirectory;
+use self::remembered::Remembered;
 use crate::agent::pull::{PlainDirectory, PullOptions, Pulled, SetAside};
+use crate::agent::{self, Session};
+pub use crate::delivery::destination::SharedPath;
+use disk::files::OnPath;
 use ground::ids::{ReleaseId, Selector};
 use ground::monitor::Monitor;
 
@@ -33,11 +39,19 @@ pub struct PlaceOptions {
     pub layout: Option<Layout>,
     /// The layout of a place that remembers none.
     pub otherwise: Layout,
+    /// The paths that all copies of a place of releases share; none: the remembered ones.
+    pub shared: Option<Vec<SharedPath>>,
 }
 
+/// The copies of a plain directory: the shown one, and the one before.
+const PLAIN_KEEPS_MAX: usize = 2;
+
 /// A directory that shows one release at a time.
-pub struct Place {
-    plain: PlainDirectory,
+pub struct Place(Kind);
+
+enum Kind {
+    Plain(PlainDirectory),
+    Releases(ReleasesDirectory),
 }
 
 /// The copy that a place went back to.
@@ -57,17 +71,23 @@ impl Place {
     /// # Errors
     /// [`Error::OtherLayout`] if it remembers another layout than is asked for, another pull is making it, or the disk's.
     pub fn open(dir: &Path, options: &PlaceOptions, monitor: &dyn Monitor) -> Result<Self> {
-        let plain = PlainDirectory::open(dir, monitor)?;
-        let remembered = plain.was_pulled()?.then_some(Layout::Plain);
-        let layout = options.layout.or(remembered).unwrap_or(options.otherwise);
-        if layout != Layout::Plain {
-            return Err(Error::OtherLayout {
-                place: plain.path().to_owned(),
-                has: Layout::Plain,
-                asked: layout,
-            });
+        let dir = std::path::absolute(dir).on("find", dir).map_err(agent::Error::from)?;
+        // `DIR/.` and `DIR/` are DIR.
+        let dir: PathBuf = dir.components().collect();
+        let (is_releases, plain) = (Remembered::read(&dir)?.is_some(), PlainDirectory::was_pulled(&dir)?);
+        let has = match plain {
+            Some(true) => Some(Layout::Plain),
+            _ => is_releases.then_some(Layout::Releases),
+        };
+        // Another directory was there once.
+        let once = plain.map(|_| Layout::Plain);
+        let layout = options.layout.or(has).or(once).unwrap_or(options.otherwise);
+        match (has, layout) {
+            (Some(has), _) if has != layout => Err(Error::OtherLayout { place: dir, has, asked: layout }),
+            (_, Layout::Plain) if options.shared.is_some() => Err(Error::PlainShares(dir)),
+            (_, Layout::Plain) => Ok(Self(Kind::Plain(PlainDirectory::open(&dir, monitor)?))),
+            (_, Layout::Releases) => Ok(Self(Kind::Releases(ReleasesDirectory::open(&dir, options)?))),
         }
-        Ok(Self { plain })
     }
 
     /// Returns the folder of what whit keeps beside the release, which it makes if that is missing.
@@ -75,12 +95,18 @@ impl Place {
     /// # Errors
     /// It cannot be made.
     pub fn own_folder(&mut self) -> Result<PathBuf> {
-        Ok(self.plain.own_folder()?)
+        match &mut self.0 {
+            Kind::Plain(plain) => Ok(plain.own_folder()?),
+            Kind::Releases(releases) => Ok(releases.own_folder()),
+        }
     }
 
     /// Returns the layout.
     pub fn layout(&self) -> Layout {
-        Layout::Plain
+        match &self.0 {
+            Kind::Plain(_) => Layout::Plain,
+            Kind::Releases(_) => Layout::Releases,
+        }
     }
 
     /// Returns the release that is shown, and the folder of its copy; none before the first pull, or where somebody has put something
@@ -89,7 +115,10 @@ impl Place {
     /// # Errors
     /// The disk's.
     pub fn shown(&self) -> Result<Option<(ReleaseId, PathBuf)>> {
-        Ok(self.plain.shown()?.map(|release| (release, self.plain.path().to_owned())))
+        match &self.0 {
+            Kind::Plain(plain) => Ok(plain.shown()?.map(|release| (release, plain.path().to_owned()))),
+            Kind::Releases(releases) => releases.shown(),
+        }
     }
 
     /// Returns the release that was shown before, and the folder of its copy, if that is kept.
@@ -97,11 +126,14 @@ impl Place {
     /// # Errors
     /// The disk's.
     pub fn previous(&self) -> Result<Option<(ReleaseId, PathBuf)>> {
-        Ok(self.plain.previous()?)
+        match &self.0 {
+            Kind::Plain(plain) => Ok(plain.previous()?),
+            Kind::Releases(releases) => releases.previous(),
+        }
     }
 
     /// Shows the release that `selector` means. `before_switch` is called after all is fetched, verified and written, and before readers
-    /// see it; not where it is shown already.
+    /// see it; not where it is shown already. If the future is dropped before that call, readers see what they saw before.
     ///
     /// # Errors
     /// Readers see what they saw before.
@@ -113,7 +145,17 @@ impl Place {
         before_switch: Option<BeforeSwitch>,
         monitor: &Arc<dyn Monitor>,
     ) -> Result<Pulled> {
-        Ok(self.plain.pull(session, selector, options, before_switch, monitor).await?)
+        match &mut self.0 {
+            Kind::Plain(plain) if options.keep.is_some_and(|keep| keep > PLAIN_KEEPS_MAX) => {
+                Err(Error::PlainKeeps(plain.path().to_owned()))
+            }
+            Kind::Plain(plain) => {
+                Ok(Box::pin(plain.pull(session, selector, options, before_switch, monitor)).await?)
+            }
+            Kind::Releases(releases) => {
+                Box::pin(releases.pull(session, selector, options, before_switch, monitor)).await
+            }
+        }
     }
 
     /// Shows the copy that was shown before `left`, without the proxy, in one step. Where `left` is not shown any more, as after a
@@ -127,9 +169,21 @@ impl Place {
         if let Some((release, copy)) = self.shown()?.filter(|(release, _)| is_done(release)) {
             return Ok(WentBack { release, copy, set_aside: SetAside::default() });
         }
-        let set_aside = self.plain.go_back(monitor)?;
-        let (release, copy) =
-            self.shown()?.ok_or_else(|| Error::NothingShown(self.plain.path().to_owned()))?;
+        let set_aside = match &mut self.0 {
+            Kind::Plain(plain) => plain.go_back(monitor)?,
+            Kind::Releases(releases) => {
+                releases.go_back(left)?;
+                SetAside::default()
+            }
+        };
+        let (release, copy) = self.shown()?.ok_or_else(|| Error::NothingShown(self.path().to_owned()))?;
         Ok(WentBack { release, copy, set_aside })
+    }
+
+    fn path(&self) -> &Path {
+        match &self.0 {
+            Kind::Plain(plain) => plain.path(),
+            Kind::Releases(releases) => releases.path(),
+        }
     }
 }

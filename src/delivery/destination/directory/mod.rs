@@ -6,9 +6,12 @@
 //! its name.
 
 mod copies;
-mod layout;
+mod folders;
 mod permissions;
+mod content;
 mod shared;
+mod showing;
+mod open;
 mod trial;
 mod untouched;
 
@@ -20,22 +23,22 @@ use std::sync::atomic::AtomicBool;
 
 use serde::{Deserialize, Deserializer};
 
-use self::copies::{Copies, Slot};
-use self::layout::Layout;
+pub use self::content::Content;
+use self::copies::Copies;
+use self::folders::Folders;
+pub use self::open::OpenDirectory;
 use self::permissions::{Account, Kind, Permissions};
-use self::shared::{SHARED_PATHS_MAX, SharedPath};
+pub use self::shared::{SharedPath, check as check_shared};
+pub use self::showing::{Kept, Showing, Steps};
 use super::mistake::Mistake;
 use super::{Check, Delivered, Destination, Error, Job, KeptCopy, Preview, Template};
-use crate::restore::{
-    Linked, Mapping, OutsideLinks, Previous, Reuse, TreeOptions, looks_complete, write_tree,
-};
+use crate::restore::{Linked, Mapping, OutsideLinks, Previous, Reuse, looks_complete};
 use disk::files::{Folder, OnPath as _};
 use format::manifest::{EntryPath, Root};
 use ground::ids::{AppName, ReleaseId};
-use ground::monitor::Monitor;
 
 /// Copies kept by default: the current one and two to go back to.
-const KEEP_DEFAULT: usize = 3;
+pub const KEEP_DEFAULT: usize = 3;
 
 /// A directory destination, and the keys that define one.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -102,12 +105,7 @@ impl Directory {
         if let Some(text) = self.path.unknown_placeholder() {
             return Err(("path", Mistake::Placeholder(text)));
         }
-        if self.shared.len() > SHARED_PATHS_MAX {
-            return Err(("shared", Mistake::Many(SHARED_PATHS_MAX)));
-        }
-        if let Some(path) = shared::overlap(&self.shared) {
-            return Err(("shared", Mistake::Overlap(path.to_string())));
-        }
+        shared::check(&self.shared).map_err(|mistake| ("shared", mistake))?;
         // The proxy itself could not read, or not fill, what has fewer.
         for (key, mode, least) in [("file_mode", self.file_mode, 0o400), ("dir_mode", self.dir_mode, 0o500)] {
             if mode.is_some_and(|mode| mode.bits() & least != least) {
@@ -138,30 +136,6 @@ impl Directory {
             linked,
         })
     }
-
-    /// Returns the copy that has most of a release's files, with the release it was made from: a kept copy of the same
-    /// one, else the current one.
-    fn basis(copies: &Copies, left: Option<Slot>, job: &Job<'_>) -> Result<Option<(Folder, Root)>, Error> {
-        let slots = copies.slots()?;
-        let same = slots.into_iter().find(|slot| slot.release == job.release());
-        let found = match same {
-            Some(slot) => Some((slot, job.root.clone())),
-            None => left.and_then(|slot| Some((slot, (job.root_of)(&slot.release)?))),
-        };
-        Ok(found.and_then(|(slot, root)| Some((copies.open(slot)?, root))))
-    }
-
-    /// Removes all but the newest copies; the next delivery tries a failed removal again.
-    fn remove_old(&self, layout: &Layout, current: Slot, left: Option<Slot>, monitor: &dyn Monitor) {
-        let protected = |slot: &Slot| *slot == current || Some(*slot) == left;
-        let note = |error| monitor.note(&format!("an old copy was not removed: {error}"));
-        let slots = layout.copies.slots().map_err(note).unwrap_or_default();
-        let room = self.keep.saturating_sub(slots.iter().filter(|slot| protected(slot)).count());
-        for slot in slots.into_iter().filter(|slot| !protected(slot)).skip(room) {
-            // A copy that cannot be removed does not keep the others.
-            layout.remove(slot).unwrap_or_else(note);
-        }
-    }
 }
 
 impl Destination for Directory {
@@ -169,90 +143,29 @@ impl Destination for Directory {
     /// new copy, from a kept copy of the same release or the current one as far as their bytes are right, so that
     /// nothing an application changed in its folder comes back. A kept copy that nobody has changed is shown as it is.
     fn deliver(&self, job: &Job<'_>) -> Result<Delivered, Error> {
-        let Job { root, source, monitor, .. } = *job;
-        let (path, release) = (self.path.of(job.app), job.release());
-        let linked = shared::links(&self.shared);
+        let (linked, content) = (self.links(), Content::of(job));
         let mapping = self.mapping(&linked)?;
-        let layout = Layout::open(&path)?;
-        let copies = &layout.copies;
-        let missing = shared::missing(&self.shared, Some(&copies.folder), job)?;
-        trial::try_owner(&layout.private, &mapping)?;
-        let create = || shared::create(&missing, &copies.folder, &layout.private, job, &mapping);
-        let (files, bytes) = (root.totals.files, root.totals.bytes);
-
-        let left = copies.current()?;
-        if let Some(current) = left.filter(|slot| slot.release == release) {
-            let copy = copies.open(current);
-            if copy.map_or(Ok(false), |copy| looks_complete(root, source, &copy, &mapping, None))? {
-                create()?;
-                // The delivery before may have been killed before its last sync.
-                copies.folder.sync()?;
-                let (place, kept) = (copies.place(current).display().to_string(), copies.kept());
-                let shown = Delivered { place, files, bytes, kept, ..Delivered::default() };
-                return Ok(Delivered { reused_bytes: bytes, already: true, ..shown });
-            }
-            monitor.note("the current copy was changed since its delivery; it is replaced");
-        }
-
-        let plain = Slot { release, number: 0 };
-        if left != Some(plain)
-            && let Some(copy) = copies.open(plain)
-            && untouched::is_untouched(&layout.private, &copy, root, source, &mapping)?
-        {
-            create()?;
-            layout.switch(plain)?;
-            self.remove_old(&layout, plain, left, monitor);
-            let (place, kept) = (copies.place(plain).display().to_string(), copies.kept());
-            return Ok(Delivered { place, files, bytes, reused_bytes: bytes, kept, ..Delivered::default() });
-        }
-
-        let basis = Self::basis(copies, left, job)?;
-        let previous = basis.as_ref().map(|(folder, root)| Previous { folder, root, linkable: None });
-        let options = TreeOptions {
-            previous,
-            reuse: self.reuse,
-            cancelled: Some(job.cancelled),
-            outside_links: self.outside_links,
-            above: Some(&layout.private),
-            mapping,
-            time: (job.created > 0).then(|| copies.free_time(&release, job.created)),
-            ..TreeOptions::default()
-        };
-        let staging = layout.private.at(Layout::staging(release));
-        let written = write_tree(root, source, &staging, &options, monitor)?;
-        if written.left_out > 0 {
-            let (count, shared) = (written.left_out, copies.folder.at("shared"));
-            monitor.note(&format!(
-                "left out of the release, as {} has its place: {count} at shared paths",
-                shared.display()
-            ));
-        }
-        create()?;
-        untouched::note(&layout.private, &layout.private.below(Layout::staging(release))?, release)?;
-        let published = layout.publish(release)?;
-        let mut left = left;
-        if left == Some(published.slot) {
-            // Whoever has the copy open that had this name keeps it.
-            left = published.set_aside;
-        } else {
-            layout.switch(published.slot)?;
-        }
-        self.remove_old(&layout, published.slot, left, monitor);
+        let folders = Folders::open(&self.path.of(job.app))?;
+        let basis = Delivery::basis(&folders.copies, job)?;
+        let delivery = Delivery { private: &folders.private, release: job.release(), basis };
+        let shown = self.show(&folders, &content, &mapping, &delivery)?;
+        let (files, bytes) = (job.root.totals.files, job.root.totals.bytes);
         Ok(Delivered {
-            place: copies.place(published.slot).display().to_string(),
+            place: folders.copies.place(shown.slot).display().to_string(),
             files,
             bytes,
-            reused_bytes: written.reused_bytes,
-            sent_bytes: written.bytes.saturating_sub(written.reused_bytes),
-            kept: copies.kept(),
+            reused_bytes: shown.reused_bytes,
+            already: shown.already,
+            sent_bytes: shown.written_bytes,
+            kept: folders.copies.kept(),
             ..Delivered::default()
         })
     }
 
     fn plan(&self, job: &Job<'_>) -> Result<Preview, Error> {
-        let (linked, copies) = (shared::links(&self.shared), Copies::look(&self.path.of(job.app))?);
+        let (linked, copies) = (self.links(), Copies::look(&self.path.of(job.app))?);
         let mapping = self.mapping(&linked)?;
-        shared::missing(&self.shared, copies.as_ref().map(|copies| &copies.folder), job)?;
+        shared::missing(&self.shared, copies.as_ref().map(|copies| &copies.folder), &Content::of(job))?;
         let current = copies.as_ref().map_or(Ok(None), Copies::current)?;
         let current = current.and_then(|slot| (job.root_of)(&slot.release));
         super::preview::compare(job.root, current.as_ref(), job.source, &mapping)
@@ -304,6 +217,52 @@ impl Destination for Directory {
 
     fn folders(&self) -> &[Template] {
         std::slice::from_ref(&self.path)
+    }
+}
+
+/// A delivery knows of a copy what can be seen of it, and what was noted when it was complete.
+struct Delivery<'a> {
+    private: &'a Folder,
+    release: ReleaseId,
+    basis: Option<(Folder, Root)>,
+}
+
+impl Delivery<'_> {
+    /// Returns the copy that has most of a release's files, with the release it was made from: a kept copy of the same
+    /// one, else the current one.
+    fn basis(copies: &Copies, job: &Job<'_>) -> Result<Option<(Folder, Root)>, Error> {
+        let same = copies.slots()?.into_iter().find(|slot| slot.release == job.release());
+        let found = match same {
+            Some(slot) => Some((slot, job.root.clone())),
+            None => copies.current()?.and_then(|slot| Some((slot, (job.root_of)(&slot.release)?))),
+        };
+        Ok(found.and_then(|(slot, root)| Some((copies.open(slot)?, root))))
+    }
+}
+
+impl Steps for Delivery<'_> {
+    fn is_whole(&self, kept: &Kept<'_>, content: &Content<'_>) -> Result<bool, Error> {
+        let Kept { folder, is_current, private, mapping } = *kept;
+        if is_current {
+            return Ok(looks_complete(content.root, content.source, folder, mapping, None)?);
+        }
+        untouched::is_untouched(private, folder, content.root, content.source, mapping)
+    }
+
+    fn basis(&self) -> Option<Previous<'_>> {
+        self.basis.as_ref().map(|(folder, root)| Previous { folder, root, linkable: None })
+    }
+
+    fn written(&self, copy: &Folder) -> Result<(), Error> {
+        untouched::note(self.private, copy, self.release)
+    }
+
+    fn before_switch(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn removes_first(&self) -> bool {
+        false
     }
 }
 

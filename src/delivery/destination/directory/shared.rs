@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{FileType, Gid, Mode, Uid};
 use serde::Deserialize;
 
-use crate::delivery::destination::{Error, Job, Mistake};
+use super::content::Content;
+use crate::delivery::destination::{Error, Mistake};
 use crate::restore::{Items, Linked, Mapping, write_file};
 use disk::files::{Folder, OnPath};
 use format::manifest::{EntryPath, Item};
@@ -23,7 +24,7 @@ const SHARED: &str = "shared";
 /// The beginning of the name in `.whit` of a file before it is shared.
 pub(super) const SEED: &str = "seed-";
 /// Shared paths of one destination: each entry of a release is compared with all.
-pub(super) const SHARED_PATHS_MAX: usize = 64;
+const SHARED_PATHS_MAX: usize = 64;
 
 /// A path that is shared by all copies.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -82,8 +83,19 @@ impl SharedPath {
     }
 }
 
+/// Checks that paths can be shared together.
+///
+/// # Errors
+/// There are too many, or one lies in another.
+pub fn check(paths: &[SharedPath]) -> Result<(), Mistake> {
+    if paths.len() > SHARED_PATHS_MAX {
+        return Err(Mistake::Many(SHARED_PATHS_MAX));
+    }
+    overlap(paths).map_or(Ok(()), |path| Err(Mistake::Overlap(path.to_string())))
+}
+
 /// Returns the first path that is another one, or lies in another one.
-pub(super) fn overlap(paths: &[SharedPath]) -> Option<&SharedPath> {
+fn overlap(paths: &[SharedPath]) -> Option<&SharedPath> {
     let linked = links(paths);
     paths.iter().enumerate().find_map(|(place, path)| {
         let others = [&linked[..place], &linked[place + 1..]].concat();
@@ -103,6 +115,19 @@ pub(super) fn links(paths: &[SharedPath]) -> Vec<Linked> {
     paths.iter().map(SharedPath::linked).collect()
 }
 
+/// Returns whether all that is shared is there, or somebody else looks after it.
+///
+/// # Errors
+/// Something is in the way.
+pub(super) fn is_all_there(paths: &[SharedPath], folder: &Folder) -> Result<bool, Error> {
+    for path in paths {
+        if !path.is_there(folder)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Something shared that is not there yet.
 #[derive(Debug)]
 pub(super) struct Missing<'a> {
@@ -118,7 +143,7 @@ pub(super) struct Missing<'a> {
 pub(super) fn missing<'a>(
     paths: &'a [SharedPath],
     folder: Option<&Folder>,
-    job: &Job<'_>,
+    content: &Content<'_>,
 ) -> Result<Vec<Missing<'a>>, Error> {
     let mut absent = Vec::new();
     for path in paths {
@@ -131,7 +156,7 @@ pub(super) fn missing<'a>(
     }
     let mut undecided: Vec<&mut Missing<'_>> =
         absent.iter_mut().filter(|missing| !missing.path.is_folder).collect();
-    for item in Items::new(job.root, &mut *job.source.reader()) {
+    for item in Items::new(content.root, &mut *content.source.reader()) {
         let item = item?;
         let Some(place) = item.path().and_then(|at| undecided.iter().position(|one| one.path.path == *at))
         else {
@@ -164,7 +189,7 @@ pub(super) fn create(
     missing: &[Missing<'_>],
     folder: &Folder,
     private: &Folder,
-    job: &Job<'_>,
+    content: &Content<'_>,
     mapping: &Mapping<'_>,
 ) -> Result<(), Error> {
     for Missing { path, file_mode } in missing {
@@ -177,7 +202,7 @@ pub(super) fn create(
         let below = below.as_ref().unwrap_or(folder);
         match file_mode {
             None => drop(make(below, last, mapping)?),
-            Some(mode) => seed(path, *mode, (below, last), private, job, mapping)?,
+            Some(mode) => seed(path, *mode, (below, last), private, content, mapping)?,
         }
     }
     Ok(())
@@ -200,14 +225,14 @@ fn seed(
     mode: u16,
     (above, name): (&Folder, &str),
     private: &Folder,
-    job: &Job<'_>,
+    content: &Content<'_>,
     mapping: &Mapping<'_>,
 ) -> Result<(), Error> {
-    let aside = format!("{SEED}{}", job.release());
+    let aside = format!("{SEED}{}", content.release());
     private.remove(&aside)?;
     let file = private.create_file(&aside, 0o600)?;
-    let mut output = Output { file: &file, cancelled: job.cancelled };
-    write_file(job.root, job.source, Some(&shared.path), &mut output)?;
+    let mut output = Output { file: &file, cancelled: content.cancelled };
+    write_file(content.root, content.source, Some(&shared.path), &mut output)?;
     give(&file, mapping.mode_of_file(mode), mapping).on("set the mode or owner of", &private.at(&aside))?;
     file.sync_all().on("sync", &private.at(&aside))?;
     let linked = private.link(&aside, above, name);

@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::symlink;
 
+use ground::monitor::Monitor;
+
 use super::*;
 
 /// Collects notes.

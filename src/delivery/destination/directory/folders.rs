@@ -7,6 +7,7 @@
 //! PATH/.whit/lock                held by the delivery under way
 //! PATH/.whit/staging-ID/         a copy being written
 //! PATH/.whit/whole-ID            when the copy ID was last changed before it got its name
+//! PATH/.whit/ID.pulled          the mark of the copy ID, which a pull made
 //! PATH/.whit/current-next        the link before it gets its name
 //! PATH/.whit/removed-ID/         an old copy being removed, or what is left of it where something is mounted in it
 //! ```
@@ -39,12 +40,14 @@ const REMOVED: &str = "removed-";
 const LEFTOVERS: [&str; 5] = ["staging-", REMOVED, "current-", SEED, TRIAL];
 /// A process that is being started may hold the lock of a delivery that has ended, until it runs its own program.
 const LOCK_TIME_MAX: Duration = Duration::from_secs(1);
+/// The end of the names of marks of pulls.
+const MARK: &str = ".pulled";
 /// The link before it gets its name.
 const NEXT: &str = "current-next";
 
 /// A destination's folders: checked, created, and locked against other deliveries.
 #[derive(Debug)]
-pub(super) struct Layout {
+pub(super) struct Folders {
     pub(super) copies: Copies,
     pub(super) private: Folder,
     _lock: Lock,
@@ -58,7 +61,7 @@ pub(super) struct Published {
     pub(super) set_aside: Option<Slot>,
 }
 
-impl Layout {
+impl Folders {
     /// Checks what is at `path`, creates what is missing, takes the lock, removes leftovers.
     ///
     /// # Errors
@@ -69,23 +72,26 @@ impl Layout {
         let private = open_own(&folder, ".whit", 0o700)?;
         let releases = open_own(&folder, "releases", 0o755)?;
         let lock = private.lock("lock", LOCK_TIME_MAX)?.ok_or_else(|| Error::Busy(path.to_owned()))?;
-        let layout = Self { copies: Copies { folder, releases }, private, _lock: lock };
-        for name in layout.private.names()? {
+        let folders = Self { copies: Copies { folder, releases }, private, _lock: lock };
+        for name in folders.private.names()? {
             let is_leftover = LEFTOVERS.iter().any(|leftover| name.starts_with(leftover));
             // The log has named what cannot be removed; the next delivery tries again.
-            if is_leftover && layout.private.remove(&name).is_err() && !name.starts_with(REMOVED) {
-                layout.private.rename(&name, &layout.private, &layout.removed(&name)?)?;
+            if is_leftover && folders.private.remove(&name).is_err() && !name.starts_with(REMOVED) {
+                folders.private.rename(&name, &folders.private, &folders.removed(&name)?)?;
             }
         }
-        layout.forget_removed()?;
-        Ok(layout)
+        folders.forget_removed()?;
+        Ok(folders)
     }
 
     /// Removes what is known of copies that are not there any more.
     fn forget_removed(&self) -> Result<(), Error> {
-        let kept: Vec<String> = self.copies.kept().into_iter().map(untouched::name).collect();
+        let kept = self.copies.kept();
+        let marks: Vec<String> = kept.iter().map(mark_name).collect();
+        let kept: Vec<String> = kept.into_iter().map(untouched::name).collect();
         for name in self.private.names()? {
-            if name.starts_with(WHOLE) && !kept.contains(&name) {
+            let is_note = name.starts_with(WHOLE) && !kept.contains(&name);
+            if is_note || (name.ends_with(MARK) && !marks.contains(&name)) {
                 self.private.remove(&name)?;
             }
         }
@@ -156,6 +162,11 @@ impl Layout {
         crash_points::point("copy.removed");
         Ok(())
     }
+}
+
+/// Returns the name in `.whit` of the mark of a release's copy.
+pub(super) fn mark_name(release: &ReleaseId) -> String {
+    format!("{release}{MARK}")
 }
 
 /// Opens a folder whose content may be removed, and creates it if missing: it must not be a link, and others must not be
