@@ -62,6 +62,7 @@ mod push_machines;
 mod push_simulator;
 mod relinked;
 mod fake_target;
+mod services;
 mod space_view;
 mod store;
 mod stored_pushes;
