@@ -13,6 +13,7 @@ use super::error::Error;
 use super::output::Output;
 use super::watch::HookArgs;
 use crate::config::Config;
+use crate::delivery::destination::Template;
 use ground::ids::Selector;
 
 const HELP: &str = "\
@@ -147,7 +148,7 @@ fn proxy(arguments: &SystemdArgs) -> Result<String, Error> {
     let read = config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
     let destinations = read.destinations();
     let folders: Vec<&Path> =
-        destinations.values().flat_map(|place| place.folders()).map(|folder| folder.as_path()).collect();
+        destinations.values().flat_map(|place| place.folders()).map(Template::as_path).collect();
     let mut command = vec![program()?, "serve".to_owned(), "--data".to_owned(), "/var/lib/whit".to_owned()];
     if let Some(config) = &config {
         command.extend(["--config".to_owned(), path_text(config)?]);

@@ -74,4 +74,5 @@ mod trust;
 mod updating;
 mod maintenance;
 mod walker;
+mod watching;
 mod world;
