@@ -68,6 +68,9 @@ pub struct SystemdArgs {
     /// With --target: how the directory holds its release.
     #[arg(long, value_name = "LAYOUT", value_parser = ["plain", "releases"], requires = "watching")]
     layout: Option<String>,
+    /// With --target: a path that all copies share, as for `whit pull`; may be given several times.
+    #[arg(long, value_name = "PATH", requires = "watching")]
+    shared: Vec<String>,
     /// With --target: the proxy's address [env: `WHIT_PROXY`].
     #[arg(long, value_name = "URL", requires = "watching")]
     proxy: Option<String>,
@@ -106,6 +109,7 @@ fn target(arguments: &SystemdArgs, release: &Selector, dir: &Path) -> Result<Str
     let written = if is_plain { dir.parent().unwrap_or(Path::new("/")) } else { &dir };
     let mut command = vec![program()?, "pull".into(), "--watch".into(), "--proxy".into(), proxy];
     command.extend(arguments.layout.as_ref().map(|layout| format!("--layout={layout}")));
+    command.extend(arguments.shared.iter().map(|path| format!("--shared={path}")));
     command.extend(arguments.hooks.words());
     command.extend([release.to_string(), path_text(&dir)?]);
     let mut command = line(&command);

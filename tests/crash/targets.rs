@@ -17,6 +17,7 @@ use crate::world::{APP, PATIENCE, Process, World, rounds};
 struct Site {
     token: String,
     dir: PathBuf,
+    layout: &'static str,
     log: PathBuf,
 }
 
@@ -27,9 +28,9 @@ struct Watch {
 }
 
 impl Site {
-    fn new(world: &World) -> Self {
+    fn new(world: &World, layout: &'static str) -> Self {
         let token = world.new_token(&["--target", "t1", "--allow", "pull"]);
-        Self { token, dir: world.path("target"), log: world.path("commands") }
+        Self { token, dir: world.path("target"), layout, log: world.path("commands") }
     }
 
     /// Starts the target; its check succeeds for every release but `bad`.
@@ -39,7 +40,7 @@ impl Site {
         let check = format!("test \"$WHIT_RELEASE\" != \"{bad}\"");
         let dir = self.dir.display().to_string();
         let label = format!("{APP}@live");
-        let words = ["pull", "--watch", &label, &dir, "--token", &self.token, "--before-release", &stop];
+        let words = ["pull", "--watch", &label, &dir, "--token", &self.token, "--layout", self.layout];
         let more =
             ["--on-release", &start, "--confirm", &check, "--confirm-within", "1s", "--healthy-for", "0s"];
         let mut process = world.begin(&[&words[..], &more].concat(), crash);
@@ -49,7 +50,9 @@ impl Site {
 
     /// Returns the version that is shown; panics if that is none, or half of one.
     fn shows(&self, world: &World, versions: &[u64]) -> u64 {
-        let found = versions.iter().find(|version| trees::is_same(&world.tree(**version), &self.dir));
+        let shown = if self.layout == "plain" { self.dir.clone() } else { self.dir.join("current") };
+        let shown = fs::canonicalize(shown).expect("something is shown");
+        let found = versions.iter().find(|version| trees::is_same(&world.tree(**version), &shown));
         *found.expect("the directory shows no whole release")
     }
 
@@ -113,10 +116,10 @@ fn label(world: &World, release: &str) {
 }
 
 /// Runs a case, in which the check of the new release succeeds or fails; returns false if the point was not passed that often.
-fn dies_and_goes_back(point: &str, pass: u64, fails: bool) -> bool {
+fn dies_and_goes_back(point: &str, pass: u64, fails: bool, layout: &'static str) -> bool {
     let mut world = template().copy();
     let mut served = world.serve(None);
-    let site = Site::new(&world);
+    let site = Site::new(&world, layout);
     let [old, new] = [2, 3].map(|version| release_of(&world, version));
     label(&world, &old);
     let mut watch = site.watch(&world, "", None);
@@ -175,14 +178,16 @@ fn end_at_points(fails: bool) {
     let only = std::env::var("WHIT_CRASH_POINT").ok();
     let is_of_targets = |point: &&str| point.starts_with("watched.") || point.starts_with("update.");
     let mut died = 0;
-    for point in POINTS.into_iter().filter(is_of_targets) {
+    for (place, point) in POINTS.into_iter().filter(is_of_targets).enumerate() {
         if only.as_ref().is_some_and(|only| !point.starts_with(only.as_str())) {
             continue;
         }
         let passes = if point.starts_with("watched.") { WRITES } else { 1 };
         for pass in 1..=passes {
             let mut times = 0;
-            while times < most && dies_and_goes_back(point, pass, fails) {
+            let layout =
+                |times: u64| if (place as u64 + pass + times) % 2 == 0 { "plain" } else { "releases" };
+            while times < most && dies_and_goes_back(point, pass, fails, layout(times)) {
                 times += 1;
             }
             died += times;

@@ -63,7 +63,7 @@ impl Running {
         let options = Options {
             app: "app".parse().expect("a name"),
             directory: world.path("dir"),
-            place: PlaceOptions { layout: None, otherwise: Layout::Plain },
+            place: PlaceOptions { layout: None, otherwise: Layout::Releases, shared: None },
             pull: PullOptions::default(),
             hooks,
             name: None,
@@ -115,7 +115,7 @@ async fn push(world: &World, number: u64) -> ReleaseId {
 }
 
 fn shows(world: &World, number: u64) {
-    assert_same(&world.path(&format!("tree-{number}")), &world.path("dir"));
+    assert_same(&world.path(&format!("tree-{number}")), &world.path("dir/current"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -237,7 +237,7 @@ fn the_program_watches_in_lines_of_json_and_ends_well() {
     let first: serde_json::Value = serde_json::from_str(&watching.first_line).expect("JSON");
     assert_eq!(first["state"], "empty");
     let begin = std::time::Instant::now();
-    while !home.path("copy/version").exists() {
+    while !home.path("copy/current/version").exists() {
         assert!(begin.elapsed() < crate::world::patience(), "nothing is shown");
         std::thread::sleep(Duration::from_millis(5));
     }
