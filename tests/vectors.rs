@@ -37,9 +37,10 @@ use protocol::token::{Action, Grant, Hop, Issuer, TokenId, verify};
 use protocol::wire::{
     Answer, ArchivesMet, Basis, Batch, BlockSums, Challenge, CheckStep, Cut, DeliveriesWanted, DeliveryPlan,
     DeliveryStatus, DestinationCheck, DestinationDropped, DestinationStatus, FromAgent, FromTarget, Grown,
-    LinkSeen, ListedTarget, LogEntry, ManifestForm, Marks, Moved, Open, Operation, Parcel, Possession,
-    Primed, ProxyInfo, PullReply, PullRequest, PushHint, PushReply, RecordAnswer, RecordQuery, Refusal,
-    Request, Section, SegmentBatch, Sketches, Span, Steering, TargetStatus, ToTarget, Wanted, Watching,
+    LinkSeen, ListedTarget, LogEntry, ManifestForm, Marks, MemberName, Moved, Open, Operation, Parcel,
+    Possession, Primed, ProxyInfo, PullReply, PullRequest, PushHint, PushReply, RecordAnswer, RecordQuery,
+    Refusal, Request, RolloutMember, RolloutMemberState, RolloutState, RolloutStatus, RolloutSteering,
+    Section, SegmentBatch, Sketches, Span, Steering, TargetStatus, ToTarget, Wanted, Watching,
     pack_short_names,
 };
 use recode::archive::{Plan, decode_head, encode_head, rebuild};
@@ -48,6 +49,7 @@ use serde::de::DeserializeOwned;
 use serde_bytes::ByteArray;
 use whit::delivery::actions::{Changed, Event, Happened, Notice};
 use whit::delivery::destination;
+use whit::delivery::rollout::{GroupRelease, Machine, Rollout, Rules, Share, Sight, StoredMember};
 use whit::delivery::{Deliveries, Delivery, DeliveryOptions, Ended, Executor, Failure, Task};
 use whit::ledger::FileLedger;
 use whit::restore::OutsideLinks;
@@ -246,6 +248,68 @@ fn shown(release: ReleaseId) -> Shown {
     };
     let partial = ShownState::Partial { started: 3, done: 1 };
     Shown { entries: vec![entry(2, partial), entry(1, ShownState::Complete)] }
+}
+
+/// One that is under way: the first of three members has failed, the second has the release.
+fn rollout(release: ReleaseId) -> Rollout {
+    let rules = Rules { max_failures: Share::Percent(50), ..Rules::default() };
+    let mut machine = Machine::new(rules, true, [false, false, true]);
+    let refused = Some("/health answered 500".to_owned());
+    let refuses = Sight { reachable: true, refused, ..Sight::default() };
+    machine.step(&[Sight::default(), Sight::default(), Sight::default()]);
+    machine.pass(7);
+    machine.step(&[refuses, Sight::default(), Sight::default()]);
+    let member = |name, delivery| StoredMember { name, delivery, return_delivery: None };
+    Rollout {
+        space: name("shop"),
+        app: name("web"),
+        group: name("production"),
+        release,
+        previous: Some(ReleaseId::of(b"an older root")),
+        user: name("ada"),
+        token: TokenId::from_bytes([7; 8]),
+        because: Some("v1.2.4 is slow".to_owned()),
+        then: vec![name("restart")],
+        asked: 1_750_000_000,
+        moves_current: true,
+        members: vec![
+            member(MemberName::Target(name("a-1")), None),
+            member(MemberName::Destination(name("edge")), Some(17)),
+            member(MemberName::Target(name("web-2")), None),
+        ],
+        machine: Some(machine),
+        ended: None,
+    }
+}
+
+fn rollout_id() -> RolloutId {
+    RolloutId { proxy: [0x54, 0x99, 0x22, 0x0e], number: 3 }
+}
+
+fn group_release(release: ReleaseId) -> GroupRelease {
+    GroupRelease { release, rollout: rollout_id() }
+}
+
+fn rollout_status(release: ReleaseId) -> RolloutStatus {
+    let member = |name, state| RolloutMember { name, delivery: None, state };
+    RolloutStatus {
+        id: rollout_id(),
+        group: name("production"),
+        app: name("web"),
+        release,
+        previous: Some(ReleaseId::of(b"an older root")),
+        user: name("ada"),
+        because: None,
+        asked: 1_750_000_000,
+        ended: None,
+        state: RolloutState::Held { reason: "held by ada".to_owned() },
+        batch: 1,
+        batches: 2,
+        members: vec![
+            member(MemberName::Target(name("web-1")), RolloutMemberState::Confirmed),
+            member(MemberName::Destination(name("edge")), RolloutMemberState::Waiting),
+        ],
+    }
 }
 
 fn notice(release: ReleaseId) -> Notice {
@@ -481,6 +545,8 @@ fn the_format_is_as_its_document_says() {
         ("shown-1", shown(root.release()).encode()),
         ("notice-1", notice(root.release()).encode()),
         ("target-1", target(root.release()).encode()),
+        ("rollout-1", rollout(root.release()).encode()),
+        ("group-1", group_release(root.release()).encode()),
         ("token-1", token().into_bytes()),
         ("grant-1", rmp_serde::to_vec(&grant()).expect("a Vec takes every write")),
     ]));
@@ -800,6 +866,7 @@ fn the_protocol_is_as_its_document_says() {
         ("answer-primed", message(&Answer::Primed(primed(root.release())))),
     ]);
     messages.extend(of_access());
+    messages.extend(of_rollouts(manifest().1.release()));
     messages.extend(questions_of_deliveries());
     messages.extend(answers_of_deliveries());
     messages.extend(of_the_current_release());
@@ -819,6 +886,18 @@ fn of_access() -> [(&'static str, Vec<u8>); 4] {
         ("from-agent-proof", message(&FromAgent::Proof(possession.proof()))),
         ("from-agent-renew", message(&FromAgent::Renew("whit1.x.y".to_owned()))),
         ("answer-meant", message(&Answer::Meant(record()))),
+    ]
+}
+
+/// What is said of rollouts.
+fn of_rollouts(release: ReleaseId) -> [(&'static str, Vec<u8>); 5] {
+    let (id, how) = (rollout_id(), RolloutSteering::Hold);
+    [
+        ("operation-rollouts", message(&Operation::Rollouts { app: Some(name("web")), watch: true })),
+        ("operation-steer-rollout", message(&Operation::SteerRollout { rollout: id, how })),
+        ("answer-rolls-out", message(&Answer::RollsOut(id))),
+        ("push-reply-rolls-out", message(&PushReply::RollsOut(id))),
+        ("answer-rollouts", message(&Answer::Rollouts(vec![rollout_status(release)]))),
     ]
 }
 

@@ -252,6 +252,7 @@ impl Session {
             | Operation::CheckDestinations(_)
             | Operation::Deliveries(_)
             | Operation::Targets { .. }
+            | Operation::Rollouts { .. }
             | Operation::Collect { .. }
             | Operation::Verify { .. } => ANSWER_TIME_LONG_MAX,
             _ => ANSWER_TIME_MAX,

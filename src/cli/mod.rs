@@ -26,9 +26,10 @@ mod push;
 mod queries;
 mod rate;
 mod receipt;
+mod rollout_text;
+mod rollouts;
 mod serve;
 mod service;
-mod systemd;
 mod targets;
 mod token;
 mod watch;
@@ -98,6 +99,8 @@ enum Command {
     Unlabel(labels::UnlabelArgs),
     /// List deliveries, or retry or end one.
     Deliveries(delivery_queue::DeliveriesArgs),
+    /// List rollouts, or hold, resume or end one.
+    Rollouts(rollouts::RolloutsArgs),
     /// List the proxy's destinations that the token allows, or try them.
     Destinations(destinations::DestinationsArgs),
     /// List the machines that watch the proxy, or forget one that is gone.
@@ -122,8 +125,6 @@ enum Command {
     Unpin(maintenance::ReleaseArgs),
     /// Run a proxy.
     Serve(serve::ServeArgs),
-    /// Print a unit for systemd that runs a target or a proxy.
-    Systemd(systemd::SystemdArgs),
     /// Create, list and revoke tokens, on the proxy's host.
     Token(token::TokenArgs),
     /// Remember a proxy and a token.
@@ -183,7 +184,6 @@ async fn dispatch(command: Command, output: &Output) -> Result<(), Error> {
         Command::Demo(arguments) => demo::run(arguments, output).await,
         #[cfg(feature = "bench")]
         Command::Bench(arguments) => bench::run(arguments, output).await,
-        Command::Systemd(arguments) => systemd::run(&arguments, output),
         Command::Token(arguments) => token::run(&arguments, output),
         Command::Login(arguments) => login::run(arguments, output).await,
         Command::Push(arguments) => push::run(arguments, output).await,
@@ -197,6 +197,7 @@ async fn dispatch(command: Command, output: &Output) -> Result<(), Error> {
         Command::Label(arguments) => labels::label(arguments, output).await,
         Command::Unlabel(arguments) => labels::unlabel(arguments, output).await,
         Command::Deliveries(arguments) => delivery_queue::run(arguments, output).await,
+        Command::Rollouts(arguments) => rollouts::run(arguments, output).await,
         Command::Destinations(arguments) => destinations::run(arguments, output).await,
         Command::Targets(arguments) => targets::run(arguments, output).await,
         Command::Apps(arguments) => queries::apps(arguments, output).await,

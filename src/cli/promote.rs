@@ -13,12 +13,14 @@ use super::links::WrittenLinks;
 use super::output::{self, Output};
 use super::progress::monitor;
 use super::queries::ask;
+use super::rollout_text::progress_text;
+use super::rollouts;
 use crate::agent::DeliveryProgress;
 use format::current::Standing;
-use format::record::DeliveryEvent;
+use format::record::{DeliveryEvent, Record};
 use ground::escape;
-use ground::ids::{ActionName, AppName, DestinationName, ReleaseId, Selector};
-use protocol::wire::{Answer, LogEntry, Moved, Operation};
+use ground::ids::{ActionName, AppName, DestinationName, ReleaseId, RolloutId, Selector};
+use protocol::wire::{Answer, LogEntry, Moved, Operation, RolloutStatus};
 
 const PROMOTE_HELP: &str = "\
 The current release is the one that APP alone means: in pull, cat, diff, deliver. Nothing is sent from here: the proxy \
@@ -116,26 +118,46 @@ async fn move_current(
     question: impl FnOnce(Vec<DestinationName>, Option<String>, Vec<ActionName>) -> Operation,
 ) -> Result<(), Error> {
     let (destinations, local) = destinations(&how.to, how.links.into())?;
-    let leaves_after = how.no_wait.then(|| destinations.iter().collect::<BTreeSet<_>>().len());
+    let mut leaves_after = how.no_wait.then(|| destinations.iter().collect::<BTreeSet<_>>().len());
     let question = question(destinations, how.because, how.then);
     let open = how.access.open(output, local).await?;
     let mut moved: Option<Box<Moved>> = None;
+    let mut rollout: Option<(AppName, RolloutId)> = None;
+    let mut meant: Option<Record> = None;
     let mut progress = DeliveryProgress::default();
     let monitor = monitor(output, "sending");
-    open.run(async |session| {
-        let take = |answer| {
-            match answer {
-                Answer::Moved(found) => moved = Some(found),
-                Answer::Delivery(event) => progress.take(event, &*monitor),
-                _ => {}
+    let ended = open
+        .run(async |session| {
+            let take = |answer| {
+                match answer {
+                    Answer::Moved(found) => moved = Some(found),
+                    Answer::Meant(record) => meant = Some(record),
+                    Answer::RollsOut(id) => {
+                        rollout = meant.as_ref().map(|record| (record.app.clone(), id));
+                        // It is named like a destination, and has no delivery of its own here.
+                        leaves_after = leaves_after.map(|places| places.saturating_sub(1));
+                    }
+                    Answer::Delivery(event) => progress.take(event, &*monitor),
+                    _ => {}
+                }
+                leaves_after != Some(progress.deliveries().len())
+            };
+            session.ask_while(&question, take).await?;
+            match rollout.as_ref().filter(|_| !how.no_wait) {
+                Some((app, id)) => Ok(Some(rollouts::follow(session, app, *id, output).await?)),
+                None => Ok(None),
             }
-            leaves_after != Some(progress.deliveries().len())
-        };
-        Ok(session.ask_while(&question, take).await?)
-    })
-    .await
-    .map_err(|error| interrupted(error, progress.deliveries()))?;
+        })
+        .await;
+    let ended = ended.map_err(|error| match &rollout {
+        Some((_, id)) => rollouts::interrupted(error, Some(*id)),
+        None => interrupted(error, progress.deliveries()),
+    })?;
     drop(monitor);
+    if let (Some(record), Some((_, id))) = (meant, rollout) {
+        let events = progress.into_deliveries();
+        return report_rollout(&record, id, ended.as_ref(), &events, how.no_wait, output);
+    }
     let moved = moved.ok_or(crate::agent::Error::Ended)?;
     let events = progress.into_deliveries();
     if events.is_empty() {
@@ -143,6 +165,25 @@ async fn move_current(
     }
     let ended = if how.no_wait { Ok(()) } else { delivered_all(&events) };
     output.report_with(&moved_fields(&moved, &events), ended, || moved_text(&moved, &events))
+}
+
+/// Reports a promotion to a group.
+fn report_rollout(
+    record: &Record,
+    id: RolloutId,
+    ended: Option<&RolloutStatus>,
+    events: &[DeliveryEvent],
+    leaves: bool,
+    output: &Output,
+) -> Result<(), Error> {
+    let mut value = json!(record);
+    value["rollout"] = ended.map_or_else(|| json!(id), |status| json!(status));
+    value["delivered"] = json!(events);
+    let result = if leaves { Ok(()) } else { delivered_all(events).and(rollouts::rolled_out(ended)) };
+    output.report_with(&value, result, || {
+        let first = ended.map_or_else(|| format!("rollout {id} goes on"), progress_text);
+        [first].into_iter().chain(events.iter().map(line)).collect::<Vec<_>>().join("\n")
+    })
 }
 
 /// Returns the fields of the record, and what moved.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use serde_json::json;
 
 use super::access::AccessArgs;
 use super::deliveries::{delivered_all, destinations};
@@ -11,6 +12,8 @@ use super::output::Output;
 use super::progress::{monitor, watched};
 use super::rate::link_rate;
 use super::receipt::{choices_text, receipt_text};
+use super::rollout_text::progress_text;
+use super::rollouts::{follow, interrupted, rolled_out};
 use super::workers::threads;
 use crate::agent::Effort;
 use crate::agent::push::{PushOptions, push};
@@ -197,12 +200,22 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
         then: arguments.then,
         ..PushOptions::new(app, arguments.path)
     };
+    let (app, leaves) = (options.app.clone(), arguments.no_wait);
     let delivers = !options.destinations.is_empty();
     let open = arguments.access.open_within(options.patience, output, local).await?;
     let monitor = monitor(output, "sending");
-    let receipt =
-        open.run(async |session| Ok(watched(session, &*monitor, push(session, &options, &monitor)).await?));
-    let receipt = Box::pin(receipt).await.map_err(|error| match error {
+    let (mut pushed, mut rollout) = (None, None);
+    let work = open.run(async |session| {
+        let receipt = watched(session, &*monitor, push(session, &options, &monitor)).await?;
+        rollout = receipt.rollout;
+        pushed = Some(receipt);
+        match rollout.filter(|_| !leaves) {
+            Some(id) => Ok(Some(follow(session, &app, id, output).await?)),
+            None => Ok(None),
+        }
+    });
+    let ended = Box::pin(work).await.map_err(|error| match error {
+        error if rollout.is_some() => interrupted(error, rollout),
         Error::Interrupted if delivers => Error::Message {
             fault: Fault::Interrupted,
             text: "interrupted".to_owned(),
@@ -211,10 +224,17 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
         error => error,
     });
     drop(monitor);
-    let receipt = receipt?;
-    let ended = if arguments.no_wait { Ok(()) } else { delivered_all(&receipt.delivered) };
-    output.report_with(&receipt, ended, || {
+    let ended = ended?;
+    let receipt = pushed.ok_or(crate::agent::Error::Ended)?;
+    let rolled_out = rolled_out(ended.as_ref());
+    let succeeded = if leaves { Ok(()) } else { delivered_all(&receipt.delivered).and(rolled_out) };
+    let mut value = json!(receipt);
+    if let Some(status) = &ended {
+        value["rollout"] = json!(status);
+    }
+    output.report_with(&value, succeeded, || {
         let choices = options.explain.then(|| choices_text(&receipt));
-        [Some(receipt_text(&receipt)), choices].into_iter().flatten().collect::<Vec<_>>().join("\n")
+        let rollout = ended.as_ref().map(|status| format!("  rollout    {}", progress_text(status)));
+        [Some(receipt_text(&receipt)), rollout, choices].into_iter().flatten().collect::<Vec<_>>().join("\n")
     })
 }

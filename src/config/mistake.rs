@@ -1,5 +1,6 @@
 //! Mistakes in a configuration's values, and suggestions for misspelt keys.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use super::places::Relation;
@@ -23,6 +24,23 @@ pub enum Mistake {
     /// Nothing would be kept.
     #[error("0 keeps nothing")]
     Nothing,
+    /// A group with the name of a destination.
+    #[error("`{0}` is a destination too")]
+    GroupAndDestination(DestinationName),
+    /// A member of a group that is no destination.
+    #[error("there is no destination `{member}`")]
+    NoDestination {
+        /// The member.
+        member: DestinationName,
+        /// The destination that is named most alike.
+        nearest: Option<String>,
+    },
+    /// A group without members.
+    #[error("a group has targets or destinations")]
+    NoMembers,
+    /// A group that updates nobody at a time.
+    #[error("a batch is somebody")]
+    Nobody,
     /// A host that no address can name.
     #[error(transparent)]
     Host(address::Error),
@@ -65,8 +83,19 @@ fn for_app(app: Option<&AppName>) -> String {
 
 impl Mistake {
     /// Returns what to do about it.
-    pub fn hint(&self) -> &'static str {
-        match self {
+    pub fn hint(&self) -> Cow<'static, str> {
+        let hint = match self {
+            Self::NoDestination { nearest, .. } => {
+                let meant = nearest.as_ref().map(|word| format!("did you mean `{word}`? "));
+                let meant = meant.unwrap_or_default();
+                return format!(
+                    "{meant}`targets` names machines that pull, `destinations` those of this file"
+                )
+                .into();
+            }
+            Self::GroupAndDestination(_) => "`--to` names either: give each a name of its own",
+            Self::NoMembers => "give `targets = [\"web-*\"]`, or `destinations`",
+            Self::Nobody => "give 1 or more, or a percentage, which is rounded up",
             Self::Definition(mistake) => mistake.hint(),
             Self::Action(mistake) => mistake.hint(),
             Self::Twice(_) => "`--then` names either: give each a name of its own",
@@ -75,7 +104,8 @@ impl Mistake {
             Self::Unreached(_) => "the first rule that matches applies: put the more specific one first",
             Self::Destination { .. } => "give each destination a folder of its own, such as /srv/NAME/{app}",
             Self::Data { .. } => "choose a folder outside the proxy's data folder",
-        }
+        };
+        hint.into()
     }
 }
 
@@ -84,7 +114,12 @@ impl Mistake {
 pub fn suggestion(message: &str) -> Option<&str> {
     let mut quoted = message.split('`').skip(1).step_by(2);
     let unknown = quoted.next()?;
-    let nearest = quoted.map(|word| (edits(unknown, word), word)).min()?;
+    nearest(unknown, quoted)
+}
+
+/// Returns the word most like one that is unknown, if one is like it.
+pub fn nearest<'a>(unknown: &str, words: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let nearest = words.map(|word| (edits(unknown, word), word)).min()?;
     (nearest.0 <= 1 + unknown.len() / 3).then_some(nearest.1)
 }
 

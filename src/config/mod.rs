@@ -1,8 +1,12 @@
 //! The proxy's configuration file and the folders that whit uses (docs/CONFIG.md).
 
+mod groups;
+mod keep;
 mod mistake;
 mod places;
 
+pub use groups::GroupConfig;
+pub use keep::KeepConfig;
 pub use mistake::Mistake;
 pub use places::relation;
 
@@ -15,6 +19,7 @@ use serde::Deserialize;
 
 use crate::delivery::actions::{self, HookDefinition, WebhookDefinition};
 use crate::delivery::destination::{Definition, Destinations, Template};
+use crate::delivery::rollout::Groups;
 use crate::delivery::{Policies, Policy};
 use crate::proxy::MaintenanceOptions;
 use crate::store::{
@@ -63,7 +68,7 @@ faulty! {
         let meant = mistake::suggestion(source.message()).map(|word| format!("did you mean `{word}`? "));
         format!("{}docs/CONFIG.md lists every key", meant.unwrap_or_default())
     };
-    Self::Key { mistake, .. } => Fault::Input, mistake.hint();
+    Self::Key { mistake, .. } => Fault::Input, mistake.hint().into_owned();
 }
 
 /// `whit serve`'s configuration file. Every key is optional; `Config::default` has what holds without it. Flags on the
@@ -99,6 +104,8 @@ pub struct Config {
     pub limit_download: Option<ground::rate::Rate>,
     /// Destinations by name.
     pub destinations: BTreeMap<DestinationName, DestinationConfig>,
+    /// Groups of targets and destinations, by name.
+    pub groups: BTreeMap<DestinationName, GroupConfig>,
     /// Commands that follow deliveries, by name.
     pub hooks: BTreeMap<ActionName, HookDefinition>,
     /// Messages that follow deliveries, by name.
@@ -123,6 +130,7 @@ impl Default for Config {
             improve_after_seconds: 30,
             limit_download: None,
             destinations: BTreeMap::new(),
+            groups: BTreeMap::new(),
             hooks: BTreeMap::new(),
             webhooks: BTreeMap::new(),
         }
@@ -138,21 +146,6 @@ pub struct DestinationConfig {
     /// The kind, with its keys.
     #[serde(flatten)]
     pub definition: Definition,
-}
-
-/// A retention rule. A release stays while any of its keys keeps it; the latest always stays.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KeepConfig {
-    /// Which applications: a name, or a pattern like `web-*`.
-    pub app: Pattern,
-    /// The number of newest releases.
-    pub last: Option<usize>,
-    /// Releases pushed at most this many days before the latest.
-    pub days: Option<u64>,
-    /// Releases with a label that fits one of these.
-    #[serde(default)]
-    pub labels: Vec<Pattern>,
 }
 
 const MEBIBYTE: u64 = 1024 * 1024;
@@ -216,7 +209,7 @@ impl Config {
                 earlier.push((name, folder.clone()));
             }
         }
-        self.mistaken_action()
+        groups::mistaken(&self.groups, &self.destinations).or_else(|| self.mistaken_action())
     }
 
     fn mistaken_action(&self) -> Option<(String, Mistake)> {
@@ -291,6 +284,11 @@ impl Config {
     /// Returns the destinations that are defined.
     pub fn destinations(&self) -> Destinations {
         self.destinations.iter().map(|(name, defined)| (name.clone(), defined.definition.open())).collect()
+    }
+
+    /// Returns the groups that are defined.
+    pub fn groups(&self) -> Groups {
+        self.groups.iter().map(|(name, defined)| (name.clone(), defined.open())).collect()
     }
 
     /// Returns what holds for each destination, whatever its kind.

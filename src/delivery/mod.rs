@@ -6,6 +6,7 @@
 pub mod command;
 pub mod actions;
 pub mod destination;
+pub mod rollout;
 mod policy;
 mod pending;
 mod error;

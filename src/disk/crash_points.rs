@@ -4,7 +4,7 @@
 //! `crash-points` nothing of this is in the program: every call is empty.
 
 /// Every point, in the order in which a release passes them.
-pub const POINTS: [&str; 109] = [
+pub const POINTS: [&str; 114] = [
     // A pack is begun, and a frame appended to it.
     "pack.created",
     "pack.headed",
@@ -77,6 +77,12 @@ pub const POINTS: [&str; 109] = [
     // One is made to another proxy.
     "release.begun",
     "release.passed",
+    // A rollout goes through its group.
+    "rollout.begun",
+    "rollout.written",
+    "rollout.assigned",
+    "rollout.current",
+    "rollout.ended",
     // A release is removed, and garbage collected.
     "removed.renamed",
     "collect.condemned",

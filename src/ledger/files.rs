@@ -30,6 +30,7 @@ pub struct FileLedger {
     spaces: Spaces,
     deliveries: PathBuf,
     notices: PathBuf,
+    rollouts: PathBuf,
     identity: PathBuf,
     /// Held for a key while what a change expects is looked at and the change is made.
     locks: [Mutex<()>; LOCKS],
@@ -66,7 +67,8 @@ impl FileLedger {
     fn new(spaces: Spaces, data: &Path, identity: PathBuf, now: fn() -> Instant) -> Self {
         let locks = array::from_fn(|_| Mutex::default());
         let (deliveries, notices) = (data.join("deliveries"), data.join("notices"));
-        Self { spaces, deliveries, notices, identity, locks, leases: Mutex::default(), now }
+        let rollouts = data.join("rollouts");
+        Self { spaces, deliveries, notices, rollouts, identity, locks, leases: Mutex::default(), now }
     }
 
     fn space(&self, space: &SpaceName) -> PathBuf {
@@ -95,6 +97,8 @@ impl FileLedger {
             Table::Deliveries => self.deliveries.clone(),
             Table::Ended => self.deliveries.join("ended"),
             Table::Notices => self.notices.clone(),
+            Table::Rollouts => self.rollouts.clone(),
+            Table::Groups { space, app } => self.releases(space).join(app.as_str()).join("groups"),
             Table::Tokens => self.identity.join("tokens"),
             Table::Revoked => self.identity.join("revoked"),
         }
@@ -262,6 +266,8 @@ fn extension(table: &Table) -> Option<&'static str> {
         Table::Shown { .. } => Some("shown"),
         Table::Targets { .. } => Some("target"),
         Table::Notices => Some("notice"),
+        Table::Rollouts => Some("rollout"),
+        Table::Groups { .. } => Some("group"),
         Table::Current { .. } => Some("current"),
         Table::Labels { .. } => Some("label"),
         Table::Cached { .. } => Some("cached"),
@@ -274,7 +280,11 @@ fn extension(table: &Table) -> Option<&'static str> {
 fn stem(key: &Key) -> String {
     match key {
         Key::Record { number, .. } | Key::Current { number, .. } => format!("{number:010}"),
-        Key::Delivery { number } | Key::Ended { number } | Key::Notice { number } => format!("{number:012}"),
+        Key::Delivery { number }
+        | Key::Ended { number }
+        | Key::Notice { number }
+        | Key::Rollout { number } => format!("{number:012}"),
+        Key::Group { group, .. } => group.to_string(),
         Key::Pin { release, .. } | Key::Manifests { release, .. } => release.to_string(),
         Key::Cached { root, .. } => root.to_string(),
         Key::Shown { destination, .. } => destination.to_string(),
@@ -300,6 +310,8 @@ fn parse(table: &Table, name: &str) -> Option<(Key, Option<Retired>)> {
         Table::Shown { space, app } => Key::Shown { space, app, destination: stem_found.parse().ok()? },
         Table::Targets { space, app } => Key::Target { space, app, target: stem_found.parse().ok()? },
         Table::Notices => Key::Notice { number: stem_found.parse().ok()? },
+        Table::Rollouts => Key::Rollout { number: stem_found.parse().ok()? },
+        Table::Groups { space, app } => Key::Group { space, app, group: stem_found.parse().ok()? },
         Table::Tokens => Key::Token { id: stem_found.parse().ok()? },
         Table::Revoked => Key::Revoked { id: stem_found.parse().ok()? },
         Table::Current { space, app } => Key::Current { space, app, number: stem_found.parse().ok()? },

@@ -54,6 +54,20 @@ pub enum Key {
         /// The target.
         target: TargetName,
     },
+    /// A rollout (FORMAT 5.5).
+    Rollout {
+        /// Counts them.
+        number: u64,
+    },
+    /// The release of a group of an application (FORMAT 5.6).
+    Group {
+        /// The space.
+        space: SpaceName,
+        /// The application.
+        app: AppName,
+        /// The group.
+        group: DestinationName,
+    },
     /// An action that is to follow an event (FORMAT 5.3).
     Notice {
         /// Counts them.
@@ -115,6 +129,8 @@ impl Key {
             Self::Ended { .. } => Table::Ended,
             Self::Shown { space, app, .. } => Table::Shown { space: space.clone(), app: app.clone() },
             Self::Target { space, app, .. } => Table::Targets { space: space.clone(), app: app.clone() },
+            Self::Rollout { .. } => Table::Rollouts,
+            Self::Group { space, app, .. } => Table::Groups { space: space.clone(), app: app.clone() },
             Self::Notice { .. } => Table::Notices,
             Self::Token { .. } => Table::Tokens,
             Self::Revoked { .. } => Table::Revoked,
@@ -140,6 +156,10 @@ impl fmt::Display for Key {
             }
             Self::Target { space, app, target } => {
                 write!(f, "target `{target}` of `{app}` in space `{space}`")
+            }
+            Self::Rollout { number } => write!(f, "rollout {number}"),
+            Self::Group { space, app, group } => {
+                write!(f, "the release of group `{group}` of `{app}` in space `{space}`")
             }
             Self::Notice { number } => write!(f, "notice {number}"),
             Self::Token { id } => write!(f, "the grant of token {id}"),
@@ -188,6 +208,15 @@ pub enum Table {
     },
     /// The targets of an application.
     Targets {
+        /// The space.
+        space: SpaceName,
+        /// The application.
+        app: AppName,
+    },
+    /// The rollouts of all spaces: those that have not ended, and those that ended last.
+    Rollouts,
+    /// The releases of an application's groups.
+    Groups {
         /// The space.
         space: SpaceName,
         /// The application.

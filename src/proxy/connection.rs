@@ -11,7 +11,7 @@ use super::current_token::CurrentToken;
 use super::granted::Granted;
 use super::promotion::{self, Target, Wanted};
 use super::refusal::refuse_unread;
-use super::{Shared, deliveries, end, owner, preview, pull, push, query, refuse, targets};
+use super::{Shared, deliveries, end, owner, preview, pull, push, query, refuse, rollouts, targets};
 use crate::net::link::{Connection, Receiver, Sender};
 use crate::net::link_estimate::Link;
 use ground::faults::Fault;
@@ -130,9 +130,13 @@ async fn go_on(shared: Arc<Shared>, link: Link, mut sender: Sender, mut receiver
             let forgotten = targets::forget(&granted, &target, app.as_ref(), &mut sender).await;
             end(sender, forgotten).await;
         }
-        Operation::Rollouts { .. } | Operation::SteerRollout { .. } => {
-            let text = "this proxy knows no rollouts yet".to_owned();
-            refuse(sender, Refusal { fault: Fault::Version, text, hint: None }).await;
+        Operation::Rollouts { app, watch } => {
+            let listed = rollouts::list(&granted, app.as_ref(), watch, &mut sender).await;
+            end(sender, listed).await;
+        }
+        Operation::SteerRollout { rollout, how } => {
+            let steered = rollouts::steer(&granted, rollout, how, &mut sender).await;
+            end(sender, steered).await;
         }
         question => {
             let answered = query::answer(granted, question, &mut sender).await;

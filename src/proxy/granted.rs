@@ -4,12 +4,22 @@ use std::sync::Arc;
 
 use super::current_token::CurrentToken;
 use super::{Shared, audit, now};
+use crate::delivery::rollout::Rollout;
 use crate::delivery::{Delivery, Events};
 use crate::store;
 use ground::faults::Fault;
-use ground::ids::{ActionName, AppName, DestinationName, ReleaseId};
+use ground::ids::{ActionName, AppName, DestinationName, ReleaseId, RolloutId};
 use protocol::token::{Action, Grant, Hop};
 use protocol::wire::{DeliveryStatus, Refusal};
+
+/// What a request has begun, and its agent may follow.
+#[derive(Debug, Default)]
+pub(super) struct Queued {
+    /// The events of each delivery.
+    pub events: Vec<Events>,
+    /// The rollout.
+    pub rollout: Option<RolloutId>,
+}
 
 /// A request whose token was checked.
 pub(super) struct Granted {
@@ -58,6 +68,11 @@ impl Granted {
     pub fn allow_destinations(&self, destinations: &[DestinationName]) -> Result<(), Refusal> {
         for destination in destinations {
             self.allow_destination(destination)?;
+            if self.shared.rollouts.group(destination).is_some() {
+                let text = format!("`{destination}` is a group: releases are rolled out to it");
+                let hint = "`whit promote APP@RELEASE --to` it, or `whit push --to` it".to_owned();
+                return Err(Refusal { fault: Fault::Input, text, hint: Some(hint) });
+            }
             let Grant { space, user, .. } = &self.grant;
             let room = self.shared.deliveries.check_room(destination, space, Some(user));
             room.map_err(|error| Refusal::of(&error))?;
@@ -117,7 +132,7 @@ impl Granted {
         to.iter().map(delivery).collect()
     }
 
-    /// Queues deliveries of a release that was stored before.
+    /// Queues deliveries of a release that was stored before, and begins its rollout.
     pub fn queue(
         &self,
         app: &AppName,
@@ -125,9 +140,10 @@ impl Granted {
         to: &[DestinationName],
         behalf: &[Hop],
         then: &[ActionName],
-    ) -> Result<Vec<Events>, Refusal> {
-        if to.is_empty() {
-            return Ok(Vec::new());
+        rollout: Option<Rollout>,
+    ) -> Result<Queued, Refusal> {
+        if to.is_empty() && rollout.is_none() {
+            return Ok(Queued::default());
         }
         let store = self.store()?;
         // Until they are queued, nobody removes the release.
@@ -137,8 +153,23 @@ impl Granted {
             let hint = Some("push again: it is stored again".to_owned());
             return Err(Refusal { fault: Fault::Retry, text, hint });
         }
+        self.add(app, release, to, behalf, then, rollout)
+    }
+
+    /// The same, for who has the turn of the records and found the release.
+    pub fn add(
+        &self,
+        app: &AppName,
+        release: ReleaseId,
+        to: &[DestinationName],
+        behalf: &[Hop],
+        then: &[ActionName],
+        rollout: Option<Rollout>,
+    ) -> Result<Queued, Refusal> {
         let deliveries = self.deliveries(app, release, to, behalf, then);
-        self.shared.deliveries.add(deliveries).map_err(|error| Refusal::of(&error))
+        let events = self.shared.deliveries.add(deliveries).map_err(|error| Refusal::of(&error))?;
+        let rollout = self.shared.rollouts.add(rollout).map_err(|error| Refusal::of(&error))?;
+        Ok(Queued { events, rollout })
     }
 
     /// Tells targets that the current release of an application, or a label, has moved.

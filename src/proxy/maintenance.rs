@@ -204,7 +204,9 @@ fn each_space(
 /// Lets releases expire, collects, and evicts releases while the store is too large; returns false where garbage waits
 /// for pushes under way.
 fn tidy(shared: &Shared, store: &Arc<Store>, space: &SpaceName, rules: &Rules) -> store::Result<bool> {
-    let is_queued = |release: &ReleaseId| shared.deliveries.is_pending(space, release);
+    let rolled_out = shared.rollouts.pending(space)?;
+    let is_queued =
+        |release: &ReleaseId| shared.deliveries.is_pending(space, release) || rolled_out.contains(release);
     for (app, release) in expire(store, rules, &is_queued)? {
         tracing::info!(%app, release = ?release, "a release expired");
     }
@@ -228,7 +230,7 @@ fn tidy(shared: &Shared, store: &Arc<Store>, space: &SpaceName, rules: &Rules) -
             return Ok(false);
         }
     }
-    let mut eviction = Eviction::of(store, size_max, &shared.deliveries.pending(space))?;
+    let mut eviction = Eviction::of(store, size_max, &pending(shared, space)?)?;
     while store.stored_bytes()? > size_max && !shared.stopping.load(Ordering::Relaxed) {
         let Some((app, release)) = eviction.next(store, &is_queued)? else {
             tracing::warn!(%space, "the store exceeds size_max_mib, and nothing more may be evicted: beyond the fair \
@@ -249,7 +251,15 @@ fn collect(
     space: &SpaceName,
     dry_run: bool,
 ) -> store::Result<Collected> {
+    // A release of a rollout has a record: only what was removed by force could go, and has gone already.
     store::collect(store, &|| shared.deliveries.pending(space), dry_run, &shared.stopping)
+}
+
+/// Returns the releases of a space that deliveries, rollouts and groups need.
+fn pending(shared: &Shared, space: &SpaceName) -> store::Result<Vec<ReleaseId>> {
+    let mut pending = shared.deliveries.pending(space);
+    pending.extend(shared.rollouts.pending(space)?);
+    Ok(pending)
 }
 
 /// Verifies packs, heals from delivered copies, then looks at every release.
@@ -391,6 +401,17 @@ pub fn serve(granted: &Granted, request: Operation) -> Result<Vec<Answer>, Refus
 
 /// Checks that no delivery of a release waits.
 fn check_queued(granted: &Granted, app: &AppName, release: ReleaseId) -> Result<(), Refusal> {
+    let rolled_out = granted.shared.rollouts.pending(&granted.grant.space);
+    if rolled_out.map_err(|error| Refusal::of(&error))?.contains(&release) {
+        return Err(Refusal {
+            fault: Fault::Input,
+            text: format!(
+                "release {} of `{app}` may not be removed: a group has it, or a rollout that has not ended",
+                release.short()
+            ),
+            hint: Some("roll another release out, or add --force".to_owned()),
+        });
+    }
     if !granted.shared.deliveries.is_pending(&granted.grant.space, &release) {
         return Ok(());
     }

@@ -32,6 +32,7 @@ mod lost_manifests;
 mod maintenance;
 mod prime;
 mod promotion;
+mod rollouts;
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::SocketAddr;
@@ -46,6 +47,7 @@ use tracing::Instrument;
 
 use crate::delivery::actions::{self, Actions};
 use crate::delivery::destination::Destinations;
+use crate::delivery::rollout::{Book, Groups};
 use crate::delivery::{self, Deliveries, DeliveryOptions, Ended, Executor, Policies, StoreExecutor};
 use crate::ledger::{FileLedger, Ledger};
 use crate::net::blocking;
@@ -75,6 +77,7 @@ use self::granted::Granted;
 use self::links::Links;
 use self::maintenance::Maintenance;
 use self::pull::{DownloadLimit, ParcelCache, PatchCache};
+use self::rollouts::Rollouts;
 use self::spaces::Spaces;
 use self::targets::{Targets, Unassigned};
 
@@ -126,6 +129,8 @@ pub struct Options {
     pub destinations: Destinations,
     /// What holds for destinations of whatever kind; those that are not named have the defaults.
     pub policies: Policies,
+    /// Groups of targets and destinations.
+    pub groups: Groups,
     /// What may follow deliveries.
     pub actions: actions::Definitions,
     /// The stores.
@@ -162,6 +167,7 @@ impl Options {
             ledger: None,
             destinations: Destinations::new(),
             policies: Policies::new(),
+            groups: Groups::new(),
             actions: actions::Definitions::new(),
             store: store::Options::default(),
             link: link::Options::default(),
@@ -183,6 +189,7 @@ struct Shared {
     identity: Identity,
     spaces: Arc<Spaces>,
     deliveries: Deliveries,
+    rollouts: Arc<Rollouts>,
     targets: Arc<Targets>,
     actions: Arc<Actions>,
     /// Says what deliveries would do.
@@ -232,6 +239,7 @@ pub struct Proxy {
     shared: Arc<Shared>,
     maintenance: Maintenance,
     of_targets: targets::Writer,
+    rollouts: rollouts::Driver,
     listener: Listener,
     url: ProxyUrl,
     first_start: bool,
@@ -279,8 +287,11 @@ impl Proxy {
                 teller.tell(event, id, delivery, reason);
             }),
         };
-        // Where groups are, they give a new member their release.
-        let unassigned: Unassigned = Box::new(|_, _, _| None);
+        let book = Book::open(Arc::clone(&ledger), [a, b, c, d]).map_err(delivery::Error::from)?;
+        let rollouts = Arc::new(Rollouts::new(options.groups.clone(), book));
+        let of_groups = Arc::clone(&rollouts);
+        let unassigned: Unassigned =
+            Box::new(move |space, app, target| of_groups.unassigned(space, app, target));
         let targets = Arc::new(Targets::new(Arc::clone(&ledger), unassigned));
         let of_targets = targets::Writer::start(&targets)?;
         let deliveries = Deliveries::start(ledger, options.destinations.clone(), &makes, deliveries)?;
@@ -292,6 +303,7 @@ impl Proxy {
             identity,
             spaces,
             deliveries,
+            rollouts,
             targets,
             actions,
             executor,
@@ -315,11 +327,13 @@ impl Proxy {
             desks: Arc::new(Semaphore::new(READERS_AT_WORK_MAX)),
         });
         let maintenance = Maintenance::start(&shared, &options.maintenance)?;
+        let rollouts = rollouts::Driver::start(&shared)?;
         let (drain_patience, mend_at_end) = (options.drain_patience, options.maintenance.mend_at_end);
         Ok(Self {
             shared,
             maintenance,
             of_targets,
+            rollouts,
             listener,
             url,
             first_start,
@@ -367,6 +381,7 @@ impl Proxy {
         connections.shutdown().await;
         let (shared, maintenance, mend_at_end) = (self.shared, self.maintenance, self.mend_at_end);
         let of_targets = self.of_targets;
+        let rollouts = self.rollouts;
         let stopped = blocking::start(move || {
             if let Some(most) = mend_at_end {
                 maintenance::repair_opened(&shared, most);
@@ -374,6 +389,8 @@ impl Proxy {
             shared.stopping.store(true, Ordering::Relaxed);
             maintenance.stop();
             drop(of_targets);
+            shared.rollouts.stop();
+            rollouts.join();
             shared.deliveries.stop();
             shared.actions.stop();
             shared.spaces.close();

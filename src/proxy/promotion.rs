@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::audit::Entry;
 use super::follow::follow;
+use super::rollouts::split;
 use super::{Granted, now};
 use crate::delivery::Events;
 use crate::delivery::actions::{Changed, Event, Happened, Planned};
@@ -63,7 +64,10 @@ fn refusal(error: &store::Error) -> Refusal {
 pub async fn serve(granted: &Arc<Granted>, wanted: Wanted, sender: &mut Sender) -> Result<(), Refusal> {
     let app = wanted.target.app();
     granted.allow(Action::Promote, Some(app))?;
-    granted.allow_destinations(&wanted.destinations)?;
+    match &wanted.target {
+        Target::Promote(_) => granted.allow_places(app, &wanted.destinations).await?,
+        Target::Rollback(_) => granted.allow_destinations(&wanted.destinations)?,
+    }
     granted.allow_then(app, &wanted.destinations, &wanted.then)?;
     check_reason(wanted.because.as_deref())?;
     let on_behalf = Arc::clone(granted);
@@ -101,6 +105,18 @@ fn move_current(granted: &Granted, wanted: &Wanted) -> Result<(Vec<Answer>, Vec<
     let token = granted.grant.id.to_string();
     let mover = Mover { user: &granted.grant.user, token: &token, time: now(), because };
     let deliveries = &granted.shared.deliveries;
+    if let (Some(group), places) = split(granted, destinations)? {
+        let rollout = granted.rollout(app, release, Some(group), because, then, true);
+        let queued = granted.add(app, release, &places, &[], then, rollout)?;
+        granted.shared.audit.write(&Entry {
+            destinations,
+            because,
+            ..Entry::of(&granted.grant, "promote", app, release)
+        });
+        let mut answers = vec![Answer::Meant(record)];
+        answers.extend(queued.rollout.map(Answer::RollsOut));
+        return Ok((answers, queued.events));
+    }
     let asked = granted.deliveries(app, release, destinations, &[], then);
     let mut plan = deliveries.plan(asked).map_err(|error| Refusal::of(&error))?;
     let (actions, mut notices) = (&granted.shared.actions, Planned::default());

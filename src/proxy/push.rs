@@ -9,8 +9,10 @@ use tokio::time::Interval;
 use super::audit::Entry;
 use super::current_token::checks;
 use super::follow::{Following, Unheard};
+use super::granted::Queued;
 use super::incoming::{Inbox, Incoming};
 use super::memory_share::MemoryShare;
+use super::rollouts::split;
 use super::store_view::StoreView;
 use super::{Granted, now, owner, refuse};
 use crate::delivery::Events;
@@ -37,8 +39,11 @@ const MESSAGES_AHEAD: usize = 8;
 /// Serves a push until the agent is done or gone.
 pub async fn serve(granted: Arc<Granted>, open: Open, link: Link, mut sender: Sender, receiver: Receiver) {
     let destinations = &open.destinations;
-    let allowed =
-        granted.allow(Action::Push, Some(&open.app)).and_then(|()| granted.allow_destinations(destinations));
+    let allowed = granted.allow(Action::Push, Some(&open.app));
+    let allowed = match allowed {
+        Ok(()) => granted.allow_places(&open.app, destinations).await,
+        refused => refused,
+    };
     let allowed = allowed.and_then(|()| granted.allow_behalf(&open.behalf));
     let allowed = allowed.and_then(|()| granted.allow_then(&open.app, destinations, &open.then));
     if let Err(refusal) = allowed {
@@ -70,7 +75,7 @@ pub async fn serve(granted: Arc<Granted>, open: Open, link: Link, mut sender: Se
         gone = gone || sender.send(&reply).await.is_err();
     }
     let events = match push.await {
-        Ok(Ok(events)) => events,
+        Ok(Ok(queued)) => queued.events,
         Ok(Err(refusal)) => {
             reader.abort();
             return refuse(sender, refusal).await;
@@ -176,7 +181,7 @@ fn stalled(time: Duration) -> Refusal {
     Refusal { fault: Fault::Retry, text, hint: Some(hint) }
 }
 
-/// Runs the state machine against the space. Returns the deliveries that the agent may follow.
+/// Runs the state machine against the space. Returns what the agent may follow.
 fn run(
     granted: &Arc<Granted>,
     open: Open,
@@ -184,7 +189,7 @@ fn run(
     mut inbox: Inbox,
     replies: &Replies,
     progress: &Progress,
-) -> Result<Vec<Events>, Refusal> {
+) -> Result<Queued, Refusal> {
     replies.at_work(true);
     let store = granted.store()?;
     if open.cache_only {
@@ -201,6 +206,7 @@ fn run(
         destinations: open.destinations.clone(),
         behalf: open.behalf.clone(),
         then: open.then.clone(),
+        keeps_current: open.keeps_current,
     };
     let dry_run = open.dry_run;
     let (mut machine, mut next) = Proxy::open(open, &mut view).map_err(refusal)?;
@@ -212,16 +218,22 @@ fn run(
             }
             if let PushReply::Committed { record, .. } = &reply {
                 // Deliveries are recorded before the push is acknowledged, with the record if there is a new one.
-                let events =
-                    if dry_run { Vec::new() } else { queue(granted, record, &asked, view.take_queued())? };
+                let queued = if dry_run {
+                    Queued::default()
+                } else {
+                    queue(granted, record, &asked, view.take_queued())?
+                };
                 crash_points::point("commit.queued");
                 replies.say(reply).map_err(beyond)?;
-                return Ok(events);
+                if let Some(rollout) = queued.rollout {
+                    replies.say(PushReply::RollsOut(rollout)).map_err(beyond)?;
+                }
+                return Ok(queued);
             }
             replies.say(reply).map_err(beyond)?;
         }
         if machine.is_finished() {
-            return Ok(Vec::new());
+            return Ok(Queued::default());
         }
         memory.resize(machine.memory_bytes() + view.memory_bytes() + replies.memory_bytes())?;
         replies.at_work(false);
@@ -247,29 +259,42 @@ fn run(
 }
 
 impl Granted {
-    /// Writes a record and, in one transaction with it, that its release is current, and its deliveries; queues these.
+    /// Writes a record and, in one transaction with it, that its release is current, its deliveries and its rollout; begins these.
     pub(super) fn record(
         &self,
         records: &Records,
         record: Record,
         open: &Open,
-    ) -> Result<(Record, Vec<Events>), Refusal> {
+    ) -> Result<(Record, Queued), Refusal> {
         // Another push may be about to queue a later delivery than the one that this plan would follow.
         let _turn = records.turn();
         self.still_holds()?;
-        let deliveries = &self.shared.deliveries;
+        let (deliveries, rollouts) = (&self.shared.deliveries, &self.shared.rollouts);
         let Open { destinations, behalf, then, .. } = open;
-        let asked = self.deliveries(&record.app, record.release, destinations, behalf, then);
+        let (group, destinations) = split(self, destinations)?;
+        let (app, release) = (&record.app, record.release);
+        let asked = self.deliveries(app, release, &destinations, behalf, then);
         let token = self.grant.id.to_string();
-        let intent = Intent { token: &token, keeps_current: open.keeps_current, moves: open.moves };
+        // A rollout makes it current when it has succeeded.
+        let keeps_current = open.keeps_current || group.is_some();
+        let intent = Intent { token: &token, keeps_current, moves: open.moves };
         let mut plan = deliveries.plan(asked).map_err(|error| Refusal::of(&error))?;
-        match records.add_with(record, intent, || deliveries.changes(&mut plan)) {
+        let rollout = self.rollout(app, release, group, None, then, !open.keeps_current);
+        let mut rollout = rollouts.plan(rollout);
+        let more = || {
+            let mut changes = deliveries.changes(&mut plan);
+            changes.extend(rollouts.changes(&mut rollout));
+            changes
+        };
+        match records.add_with(record, intent, more) {
             Ok(record) => {
                 self.moved(&record.app);
-                Ok((record, deliveries.enter(plan)))
+                let (events, rollout) = (deliveries.enter(plan), rollouts.enter(rollout));
+                Ok((record, Queued { events, rollout }))
             }
             Err(error) => {
                 deliveries.enter_written(plan);
+                rollouts.enter_written(rollout);
                 Err(Refusal::of(&error))
             }
         }
@@ -281,6 +306,7 @@ struct Asked {
     destinations: Vec<DestinationName>,
     behalf: Vec<Hop>,
     then: Vec<ActionName>,
+    keeps_current: bool,
 }
 
 /// Records what a push did, and queues its deliveries if they are not queued yet because it wrote no record.
@@ -288,9 +314,9 @@ fn queue(
     granted: &Granted,
     record: &Record,
     asked: &Asked,
-    queued: Option<Vec<Events>>,
-) -> Result<Vec<Events>, Refusal> {
-    let Asked { destinations, behalf, then } = asked;
+    queued: Option<Queued>,
+) -> Result<Queued, Refusal> {
+    let Asked { destinations, behalf, then, keeps_current } = asked;
     if queued.is_none() {
         granted.still_holds()?;
     }
@@ -299,7 +325,13 @@ fn queue(
         behalf,
         ..Entry::of(&granted.grant, "push", &record.app, record.release)
     });
-    queued.map_or_else(|| granted.queue(&record.app, record.release, destinations, behalf, then), Ok)
+    let queue = || {
+        let (group, destinations) = split(granted, destinations)?;
+        let (app, release) = (&record.app, record.release);
+        let rollout = granted.rollout(app, release, group, None, then, !keeps_current);
+        granted.queue(app, release, &destinations, behalf, then, rollout)
+    };
+    queued.map_or_else(queue, Ok)
 }
 
 /// Reports the progress of an agent's deliveries, until each has ended or has failed a few times.

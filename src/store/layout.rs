@@ -31,7 +31,7 @@ pub const DELIVERED: &str = "delivered";
 
 /// Every path in a store's folder, in parts; a capital letter stands for a name, an empty part for what a folder holds.
 #[cfg(feature = "testing")]
-pub const LAYOUT: [&[&str]; 25] = [
+pub const LAYOUT: [&[&str]; 26] = [
     &[PACKS, "AB", "ID.pack"],
     &[PACKS, OPEN, "ID.part"],
     &[PACKS, DAMAGED, ""],
@@ -47,6 +47,7 @@ pub const LAYOUT: [&[&str]; 25] = [
     &[RELEASES, "APP", "labels", "LABEL.label"],
     &[RELEASES, "APP", "cached", "ROOT.cached"],
     &[RELEASES, "APP", "targets", "TARGET.target"],
+    &[RELEASES, "APP", "groups", "GROUP.group"],
     &[RELEASES, "APP", "history"],
     &["manifests", "RELEASE.manifests"],
     &[INDEX, ""],

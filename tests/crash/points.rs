@@ -50,6 +50,8 @@ enum Act {
     S3,
     /// A release is delivered to another proxy.
     Chain,
+    /// A release is rolled out to a group of destinations.
+    Rollout,
 }
 
 /// Returns the operations that pass the point; several lead to seals and to the index.
@@ -79,6 +81,7 @@ fn acts(point: &str) -> Vec<Act> {
         ("aside", _) => vec![Act::Repair],
         ("object" | "class" | "stamp" | "deletions", _) | (_, "release.shown") => vec![Act::Http, Act::S3],
         ("release", _) => vec![Act::Chain],
+        ("rollout", _) => vec![Act::Rollout],
         ("shown", _) | (_, "delivery.there" | "delivery.shown" | "delivery.told") => {
             vec![Act::Push, Act::Http, Act::S3, Act::Chain]
         }
@@ -137,6 +140,7 @@ fn dies_and_goes_on(point: &str, act: Act, pass: u64) -> bool {
         Act::Http => return services::http_dies_and_goes_on(&crash),
         Act::S3 => return services::s3_dies_and_goes_on(&crash),
         Act::Chain => return services::chain_dies_and_goes_on(&crash),
+        Act::Rollout => return services::rollout_dies_and_goes_on(&crash),
         _ => {}
     }
     let mut world = if act == Act::Improve { improvable() } else { template() }.copy();
@@ -190,7 +194,7 @@ fn dies(world: &mut World, act: Act, crash: &str) -> bool {
             World::flip(&pack, fs::metadata(&pack).expect("a pack").len() / 2);
         }
         Act::Push | Act::Stop | Act::Remove | Act::Improve => {}
-        Act::Pull | Act::PullAndBack | Act::Releases | Act::Http | Act::S3 | Act::Chain => {
+        Act::Pull | Act::PullAndBack | Act::Releases | Act::Http | Act::S3 | Act::Chain | Act::Rollout => {
             unreachable!("they have worlds of their own")
         }
     }
@@ -295,12 +299,7 @@ fn end_at_points(share: usize) {
     let mut table: BTreeMap<(usize, Act), u64> = BTreeMap::new();
     let mut missed = Vec::new();
     for (place, point) in POINTS.into_iter().enumerate() {
-        // Those of a target that watches are passed in `targets.rs`.
-        let is_elsewhere = point.starts_with("watched.") || point.starts_with("update.");
-        if is_elsewhere
-            || place % 2 != share
-            || only.as_ref().is_some_and(|only| !point.starts_with(only.as_str()))
-        {
+        if place % 2 != share || only.as_ref().is_some_and(|only| !point.starts_with(only.as_str())) {
             continue;
         }
         let mut met = false;

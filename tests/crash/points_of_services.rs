@@ -108,6 +108,52 @@ pub fn chain_dies_and_goes_on(crash: &str) -> bool {
     true
 }
 
+/// Rolls one release out to two destinations, dies in the rollout of the next, and goes on.
+pub fn rollout_dies_and_goes_on(crash: &str) -> bool {
+    let mut world = World::new(Shape::SMALL, 1);
+    let edge = |name: &str| {
+        let path = world.path(name);
+        format!("[destinations.{name}]\nkind = \"dir\"\npath = \"{}\"\n", path.display())
+    };
+    let group = "[groups.all]\ndestinations = [\"one\", \"two\"]\nhealthy_within = \"1m\"\n";
+    world.configure_more(&format!("{}{}{group}", edge("one"), edge("two")));
+    let trees = [1, 2].map(|version| world.tree(version));
+    let mut served = world.serve(None);
+    assert!(!dies(&world, &mut served, &trees[0], "all"));
+    rolled_out(&world, 1);
+    stops(&mut served);
+    let mut served = world.serve(Some(crash));
+    if !dies(&world, &mut served, &trees[1], "all") {
+        return false;
+    }
+    let mut served = world.serve(None);
+    // Nobody pushes again: the rollout was promised.
+    rolled_out(&world, 2);
+    for place in ["one/current", "two/current"] {
+        let current = fs::canonicalize(world.path(place)).expect("a release");
+        assert!(is_same(&current, &trees[1]), "{place}");
+    }
+    let current = world.run(&["current", crate::world::APP]).json();
+    assert_eq!(current["current"].as_str(), world.releases().pop().as_deref());
+    world.check_verified();
+    stops(&mut served);
+    true
+}
+
+/// Waits until a number of rollouts have succeeded, and no other is there.
+fn rolled_out(world: &World, number: usize) {
+    for _ in 0..600 {
+        let rollouts = world.run(&["rollouts"]).json();
+        let states: Vec<_> =
+            rollouts.as_array().expect("a list").iter().map(|it| it["state"].clone()).collect();
+        if states.len() == number && states.iter().all(|state| state == "succeeded") {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    panic!("a rollout is lost: {:?}", world.run(&["rollouts"]).json());
+}
+
 /// Returns the definition of a destination `next` of `office`: the directory of another proxy, which is running.
 pub fn passing_to(next: &World, office: &World) -> String {
     let token = next.new_token(&["--allow", "push", "--on-behalf"]);

@@ -81,6 +81,7 @@ fn every_key_of_a_configuration_is_documented_and_no_other() {
         let said = keys(&text, &format!("| key of `kind = \"{kind}\"`"));
         assert_eq!(said, known(&format!("[destinations.web]\nkind = '{kind}'\nunknown = 1")), "{kind}");
     }
+    assert_eq!(keys(&text, "| key of a group"), known("[groups.a]\nunknown = 1"));
     assert_eq!(keys(&text, "| key of a hook"), known("[hooks.a]\nunknown = 1"));
     assert_eq!(keys(&text, "| key of a webhook"), known("[webhooks.a]\nunknown = 1"));
     let meaning = |head, key: &str| table(&text, head).into_iter().find(|row| row[0] == key).expect("a key");

@@ -337,7 +337,11 @@ pub fn take(actions: Vec<Action>, to_proxy: &mut VecDeque<FromAgent>) -> bool {
         match action {
             Action::Send(message) => to_proxy.push_back(message),
             Action::Committed { .. } => committed = true,
-            Action::Stored(_) | Action::Cached(_) | Action::Delivery(_) | Action::Finish => {}
+            Action::Stored(_)
+            | Action::Cached(_)
+            | Action::Delivery(_)
+            | Action::RollsOut(_)
+            | Action::Finish => {}
         }
     }
     committed

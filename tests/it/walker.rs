@@ -177,7 +177,7 @@ impl Walker {
                 }
                 Action::Stored(batches) => self.acknowledged = usize::try_from(batches).expect("few"),
                 Action::Committed { record, .. } => step = Step::Committed(Box::new(record)),
-                Action::Cached(_) | Action::Delivery(_) | Action::Finish => {}
+                Action::Cached(_) | Action::Delivery(_) | Action::RollsOut(_) | Action::Finish => {}
             }
         }
         Ok(step)

@@ -91,7 +91,8 @@ async fn push(connection: &Connection, window: Window, build: &Build, pool: &Poo
                     Action::Stored(_)
                     | Action::Committed { .. }
                     | Action::Cached(_)
-                    | Action::Delivery(_) => {}
+                    | Action::Delivery(_)
+                    | Action::RollsOut(_) => {}
                 }
             }
             let Some(chunks) = input.encoding.pop_front() else { break };

@@ -194,7 +194,8 @@ async fn push(connection: &Connection, build: &Build, pool: &Pool) -> Result<(),
                     Action::Stored(_)
                     | Action::Committed { .. }
                     | Action::Cached(_)
-                    | Action::Delivery(_) => {}
+                    | Action::Delivery(_)
+                    | Action::RollsOut(_) => {}
                 }
             }
             let Some(chunks) = input.encoding.pop_front() else { break };

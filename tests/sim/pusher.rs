@@ -218,7 +218,8 @@ impl Pusher {
                     Action::Stored(_)
                     | Action::Committed { .. }
                     | Action::Cached(_)
-                    | Action::Delivery(_) => {}
+                    | Action::Delivery(_)
+                    | Action::RollsOut(_) => {}
                 }
             }
             let Some(messages) = input.encoded.pop_front() else { break };

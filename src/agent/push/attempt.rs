@@ -295,6 +295,7 @@ impl Rest<'_> {
             choices: pace.chosen(),
             explained: outcome.explained.unwrap_or_default().finish(),
             delivered: outcome.deliveries.into_deliveries(),
+            rollout: outcome.rollout,
         })
     }
 }

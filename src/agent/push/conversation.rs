@@ -19,6 +19,7 @@ use crate::agent::delivery_progress::DeliveryProgress;
 use crate::agent::{Error, Result};
 use crate::net::blocking;
 use format::record::{DeliveryEvent, Record};
+use ground::ids::RolloutId;
 use ground::limits::{ANSWER_TIME_LONG_MAX, LIST_MAX, PEER_PAUSE_MAX};
 use ground::monitor::{Monitor, Phase};
 use ground::threads;
@@ -67,6 +68,8 @@ pub struct Outcome {
     pub committed: Option<Committed>,
     /// The last state of each delivery.
     pub deliveries: DeliveryProgress,
+    /// The rollout that the push began.
+    pub rollout: Option<RolloutId>,
     /// Why bytes crossed, file by file; none where nobody asked.
     pub explained: Option<Explanation>,
     /// Dependent exchanges, the handshake's aside.
@@ -102,6 +105,7 @@ impl Outcome {
             unseen_chunks: 0,
             committed: None,
             deliveries: DeliveryProgress::default(),
+            rollout: None,
             explained: explains.then(Explanation::default),
             round_trips: 0,
         }
@@ -306,6 +310,12 @@ impl Conversation {
             Action::Committed { record, existing } => self.committed(Kept::Release(record), existing),
             Action::Cached(until) => self.committed(Kept::Until(until), false),
             Action::Delivery(event) => self.delivery(event)?,
+            Action::RollsOut(rollout) => {
+                self.outcome.rollout = Some(rollout);
+                // It is named like a destination, and has no delivery of its own here.
+                self.leaves_after = self.leaves_after.map(|places| places.saturating_sub(1));
+                self.is_finished = self.leaves_after == Some(0);
+            }
             Action::Finish => self.is_finished = true,
         }
         Ok(())

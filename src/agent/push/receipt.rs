@@ -7,7 +7,7 @@ use crate::agent::pace::Choice;
 use crate::agent::scan::{Dropped, Unpacked};
 use crate::net::link_estimate::LinkEstimate;
 use format::record::DeliveryEvent;
-use ground::ids::{AppName, ReleaseId};
+use ground::ids::{AppName, ReleaseId, RolloutId};
 
 /// The costs and savings of one push. Its JSON form is stable: fields are added, never changed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -57,6 +57,9 @@ pub struct Receipt {
     pub explained: Vec<Explained>,
     /// The deliveries that the push asked for, as they ended.
     pub delivered: Vec<DeliveryEvent>,
+    /// The rollout to the group that the push named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutId>,
 }
 
 /// Bytes of content.

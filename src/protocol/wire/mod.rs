@@ -34,7 +34,8 @@ pub use query::{
 };
 pub use sketches::Sketches;
 pub use targets::{
-    FromTarget, ListedTarget, RolloutStatus, RolloutSteering, TargetStatus, ToTarget, Wanted, Watching,
+    FromTarget, ListedTarget, MemberName, RolloutMember, RolloutMemberState, RolloutState, RolloutStatus,
+    RolloutSteering, TargetStatus, ToTarget, Wanted, Watching,
 };
 
 use serde::{Deserialize, Serialize};
@@ -44,7 +45,7 @@ use crate::token::Hop;
 use format::manifest::{Outline, Profile, SegmentIndex, Shape, Totals};
 use format::record::{DeliveryEvent, Record};
 use ground::faults::{Fault, Faulty, faulty};
-use ground::ids::{ActionName, AppName, ChunkId, DestinationName, Label, ReleaseId};
+use ground::ids::{ActionName, AppName, ChunkId, DestinationName, Label, ReleaseId, RolloutId};
 
 /// The version of these messages; ALPN `whit/1` agrees on the framing, this on the content.
 pub const VERSION: u16 = 11;
@@ -268,6 +269,8 @@ pub enum PushReply {
     },
     /// A delivery's new state.
     Delivery(DeliveryEvent),
+    /// The rollout that was written down with the release. Comes before news of deliveries.
+    RollsOut(RolloutId),
     /// All deliveries have ended.
     Done,
     /// No.

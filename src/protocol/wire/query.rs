@@ -9,7 +9,7 @@ use super::{
 use format::current::{CurrentEntry, MovedBy, Standing};
 use format::maintenance::{Collected, Removal, Verified};
 use format::record::{AppSummary, DeliveryEvent, Record};
-use ground::ids::{AppName, Label, ReleaseId, SpaceName, UserName};
+use ground::ids::{AppName, Label, ReleaseId, RolloutId, SpaceName, UserName};
 
 /// A part of an answer; the stream's end ends it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +63,8 @@ pub enum Answer {
     PushHint(PushHint),
     /// Some targets; none says only that the proxy is there.
     Targets(Vec<ListedTarget>),
+    /// The rollout that was written down. Comes before news of deliveries.
+    RollsOut(RolloutId),
     /// Some rollouts; none says only that the proxy is there.
     Rollouts(Vec<RolloutStatus>),
 }

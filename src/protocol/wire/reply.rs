@@ -20,6 +20,7 @@ impl PushReply {
             Self::Unproven(_) => "Unproven",
             Self::Committed { .. } => "Committed",
             Self::Delivery(_) => "Delivery",
+            Self::RollsOut(_) => "RollsOut",
             Self::Done => "Done",
             Self::Refused(_) => "Refused",
             Self::Cached(_) => "Cached",

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Refusal;
 use format::record::Record;
 use format::target::{Assignment, StoredTarget, TargetReport};
-use ground::ids::{AppName, DestinationName, Label, ReleaseId, RolloutId, TargetName, UserName};
+use ground::ids::{AppName, DeliveryId, DestinationName, Label, ReleaseId, RolloutId, TargetName, UserName};
 
 /// The beginning of a target's stream; its name is in its token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +96,127 @@ pub struct RolloutStatus {
     pub because: Option<String>,
     /// Seconds since 1970 at which it was asked for.
     pub asked: u64,
+    /// Seconds since 1970 at which it ended.
+    pub ended: Option<u64>,
+    /// How far it is.
+    pub state: RolloutState,
+    /// Batches that have begun.
+    pub batch: u32,
+    /// Batches that there will be, as it looks now.
+    pub batches: u32,
+    /// The group's members, in the order in which they get the release; none before it begins.
+    pub members: Vec<RolloutMember>,
+}
+
+/// How far a rollout is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RolloutState {
+    /// It waits for another one of its group, or of its members.
+    Waiting {
+        /// The other one.
+        behind: Option<RolloutId>,
+    },
+    /// Members get the release.
+    Running,
+    /// No further batch begins until a person says so.
+    Held {
+        /// Why.
+        reason: String,
+    },
+    /// Members go back.
+    RollingBack {
+        /// Why.
+        reason: String,
+    },
+    /// The group has the release.
+    Succeeded,
+    /// Members that had it went back, or will as soon as they can.
+    RolledBack {
+        /// Why.
+        reason: String,
+    },
+    /// Too many failed; who has the release keeps it.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+    /// A person ended it; who has the release keeps it.
+    Aborted {
+        /// Who.
+        by: String,
+    },
+    /// A newer one came.
+    Superseded {
+        /// The newer one's id.
+        by: String,
+    },
+}
+
+impl RolloutState {
+    /// Returns whether the rollout has ended.
+    pub fn is_last(&self) -> bool {
+        !matches!(self, Self::Waiting { .. } | Self::Running | Self::Held { .. } | Self::RollingBack { .. })
+    }
+}
+
+/// A member of a group, in a rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolloutMember {
+    /// Its name.
+    pub name: MemberName,
+    /// The delivery to a destination, once it was asked for.
+    pub delivery: Option<DeliveryId>,
+    /// How far it is.
+    pub state: RolloutMemberState,
+}
+
+/// A member of a group.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemberName {
+    /// A machine or directory that pulls.
+    Target(TargetName),
+    /// A destination of the proxy.
+    Destination(DestinationName),
+}
+
+impl MemberName {
+    /// Returns the name itself.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Target(target) => target.as_str(),
+            Self::Destination(destination) => destination.as_str(),
+        }
+    }
+}
+
+/// How far a member is in a rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RolloutMemberState {
+    /// Its batch has not begun.
+    Waiting,
+    /// It is to have the release, and has not confirmed it.
+    Updating,
+    /// It has confirmed the release, and is to stay so for a while.
+    Proving,
+    /// It has confirmed the release.
+    Confirmed,
+    /// It refused the release, or did not confirm it in time.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+    /// It goes back, or is to when others have.
+    Returning,
+    /// It has gone back.
+    Returned,
+    /// It did not go back in time; it does so when it can.
+    NotReturned {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// What is done to a rollout.

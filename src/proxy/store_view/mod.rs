@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use super::Granted;
 use super::archive_proof::{self, Proof};
+use super::granted::Queued;
 use super::read_scope::{ReadScope, Readable};
 use super::refusal::lapsed;
 
-use crate::delivery::Events;
 use crate::ledger::Lease;
 use crate::net::blocking;
 use crate::net::identity;
@@ -69,7 +69,7 @@ pub struct StoreView {
     /// The token, checked again before anything is recorded.
     granted: Option<Arc<Granted>>,
     /// The deliveries that were recorded with the release.
-    queued: Option<Vec<Events>>,
+    queued: Option<Queued>,
     /// How the release's archives are stored, once that was proven.
     archives_stored: ArchiveForm,
     /// Whether the link was fast when the push began.
@@ -278,7 +278,7 @@ impl SpaceView for StoreView {
             Some(Found::Elsewhere(record)) if open.dry_run => Ok(Some((record, false))),
             Some(Found::Latest(record))
                 if open.labels.iter().all(|label| record.labels.contains(label))
-                    && (open.keeps_current || self.is_current(&record)) =>
+                    && (self.keeps_current(open) || self.is_current(&record)) =>
             {
                 Ok(Some((record, true)))
             }

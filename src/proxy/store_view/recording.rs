@@ -1,7 +1,7 @@
 //! Records what a push brought: the manifest's upper nodes, then the record and what comes with it.
 
 use super::StoreView;
-use crate::delivery::Events;
+use crate::proxy::granted::Queued;
 use crate::store::{Error, Intent};
 use delta::compression::{Compressor, LEVEL_DEFAULT};
 use format::manifest::Totals;
@@ -46,12 +46,19 @@ impl StoreView {
         Ok(record)
     }
 
+    /// Returns whether a push leaves the current release as it is, at least until its rollout has succeeded.
+    pub(super) fn keeps_current(&self, open: &Open) -> bool {
+        let is_group =
+            |name| self.granted.as_ref().is_some_and(|it| it.shared.rollouts.group(name).is_some());
+        open.keeps_current || open.destinations.iter().any(is_group)
+    }
+
     pub(super) fn is_current(&self, record: &Record) -> bool {
         self.store.records().standing(&record.app).current == Some(record.release)
     }
 
-    /// Takes the deliveries that were recorded with the push; none where it wrote no record.
-    pub(in crate::proxy) fn take_queued(&mut self) -> Option<Vec<Events>> {
+    /// Takes the deliveries and the rollout that were recorded with the push; none where it wrote no record.
+    pub(in crate::proxy) fn take_queued(&mut self) -> Option<Queued> {
         self.queued.take()
     }
 

@@ -91,6 +91,8 @@ fn every_table_has_its_own_keys(open: Open<'_>) {
         Key::Delivery { number: 7 },
         Key::Ended { number: 7 },
         Key::Notice { number: 7 },
+        Key::Rollout { number: 7 },
+        Key::Group { space: space(), app: app(), group: "web.eu".parse().expect("a name") },
         Key::Shown { space: space(), app: app(), destination: "edge.eu".parse().expect("a name") },
         Key::Target { space: space(), app: app(), target: "web-1.eu".parse().expect("a name") },
         Key::Token { id },

@@ -10,6 +10,7 @@ use crate::wire::{FromAgent, Grown, PushReply};
 use crate::{Error, InputView};
 use format::manifest::{EntryPath, NodeRef, Root, SegmentIndex};
 use format::record::{DeliveryEvent, Record};
+use ground::ids::RolloutId;
 use ground::limits::{PUSH_STEPS_OPEN, SEGMENT_BATCH_BYTES};
 
 /// Segments in one batch; a frame holds no more parts.
@@ -33,6 +34,8 @@ pub enum Action {
     Cached(u64),
     /// A delivery has a new state.
     Delivery(DeliveryEvent),
+    /// The release is rolled out.
+    RollsOut(RolloutId),
     /// There is nothing more to do.
     Finish,
 }
@@ -240,6 +243,7 @@ impl Agent {
     fn delivering(&mut self, reply: PushReply) -> Result<Vec<Action>, Error> {
         match reply {
             PushReply::Delivery(event) => Ok(vec![Action::Delivery(event)]),
+            PushReply::RollsOut(rollout) => Ok(vec![Action::RollsOut(rollout)]),
             PushReply::Done => {
                 self.state = State::Finished;
                 Ok(vec![Action::Finish])

@@ -116,7 +116,8 @@ pub fn run(bytes: &[u8]) {
                 | Action::Stored(_)
                 | Action::Committed { .. }
                 | Action::Cached(_)
-                | Action::Delivery(_) => {}
+                | Action::Delivery(_)
+                | Action::RollsOut(_) => {}
                 Action::Send(_) => panic!("not by this half"),
             }
         }

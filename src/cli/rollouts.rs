@@ -1,0 +1,285 @@
+//! `whit rollouts`.
+
+use std::collections::BTreeMap;
+
+use clap::{Args, Subcommand};
+
+use super::access::AccessArgs;
+use super::error::Error;
+use super::output::{self, Output};
+use super::progress::waiting;
+use super::queries::ask;
+use super::rollout_text::{ended_well, member_rows, progress_text, state_text};
+use crate::agent::{self, Session};
+use crate::delivery::destination::Destinations;
+use ground::ids::{AppName, DestinationName, RolloutId};
+use protocol::wire::{Answer, Operation, RolloutState, RolloutStatus, RolloutSteering};
+
+const HELP: &str = "\
+Lists rollouts that are under way and those that ended last, oldest first, of the applications and groups that the token \
+allows. --watch goes on with a line for each change, until Ctrl-C.
+
+  whit push web ./dist --to production      (production is a group)
+  whit rollouts web --watch
+  whit rollouts hold production";
+
+/// List rollouts, or hold, resume or end one.
+#[derive(Debug, Args)]
+#[command(after_help = HELP, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct RolloutsArgs {
+    #[command(subcommand)]
+    steer: Option<SteerCommand>,
+    /// Only those of this application.
+    app: Option<AppName>,
+    /// How many of those that ended to list first.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    last: usize,
+    /// List each member of those that are under way.
+    #[arg(long)]
+    members: bool,
+    /// Go on with each change.
+    #[arg(long)]
+    watch: bool,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum SteerCommand {
+    /// Begin no further batch.
+    Hold(SteerArgs),
+    /// Go on, whatever has failed so far.
+    Resume(SteerArgs),
+    /// End it: members that have the release keep it.
+    Abort(SteerArgs),
+    /// End it: members that have the release go back.
+    Rollback(SteerArgs),
+}
+
+/// One rollout.
+#[derive(Debug, Args)]
+struct SteerArgs {
+    /// Its id, like 5499220e-17, or its group.
+    #[arg(value_name = "ID|GROUP")]
+    which: String,
+    /// Of a group that rolls out several applications: which.
+    #[arg(long)]
+    app: Option<AppName>,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+/// Runs the command.
+pub async fn run(arguments: RolloutsArgs, output: &Output) -> Result<(), Error> {
+    match arguments.steer {
+        Some(SteerCommand::Hold(steered)) => steer(steered, RolloutSteering::Hold, output).await,
+        Some(SteerCommand::Resume(steered)) => steer(steered, RolloutSteering::Resume, output).await,
+        Some(SteerCommand::Abort(steered)) => steer(steered, RolloutSteering::Abort, output).await,
+        Some(SteerCommand::Rollback(steered)) => steer(steered, RolloutSteering::Rollback, output).await,
+        None if arguments.watch => watch(arguments, output).await,
+        None => list(arguments, output).await,
+    }
+}
+
+/// The rollouts that were listed, as they were last seen.
+#[derive(Debug, Default)]
+struct Known(BTreeMap<u64, RolloutStatus>);
+
+impl Known {
+    async fn read(&mut self, session: &Session, app: Option<AppName>) -> Result<(), Error> {
+        let question = Operation::Rollouts { app, watch: false };
+        let take = |answer| {
+            if let Answer::Rollouts(part) = answer {
+                self.0.extend(part.into_iter().map(|status| (status.id.number, status)));
+            }
+        };
+        Ok(session.ask(&question, take).await?)
+    }
+
+    /// Returns those that have not ended, and the `last` of those that have, oldest first.
+    fn last(&self, last: usize) -> Vec<&RolloutStatus> {
+        let ended = self.0.values().filter(|status| status.state.is_last()).count();
+        let mut passed_over = ended.saturating_sub(last);
+        let stays = |status: &&RolloutStatus| {
+            let is_old = status.state.is_last() && passed_over > 0;
+            passed_over -= usize::from(is_old);
+            !is_old
+        };
+        self.0.values().filter(stays).collect()
+    }
+}
+
+async fn list(arguments: RolloutsArgs, output: &Output) -> Result<(), Error> {
+    let RolloutsArgs { app, last, members, access, .. } = arguments;
+    let open = access.open(output, Destinations::new()).await?;
+    let mut known = Known::default();
+    let waits = waiting(output, "waiting for the answer");
+    open.run(async |session| known.read(session, app).await).await?;
+    drop(waits);
+    let rows = known.last(last);
+    output.report(&rows, || {
+        let table: Vec<Vec<String>> = rows.iter().map(|status| row(status)).collect();
+        let mut text = output::table(&["ROLLOUT", "RELEASE", "TO", "ASKED", "BY", "BATCH", "STATE"], &table);
+        for status in rows.iter().filter(|status| members && !status.state.is_last()) {
+            let table = output::table(&["MEMBER", "STATE"], &member_rows(status));
+            text = format!("{text}\n\n{}\n{table}", status.id);
+        }
+        text
+    })
+}
+
+fn row(status: &RolloutStatus) -> Vec<String> {
+    vec![
+        status.id.to_string(),
+        format!("{}@{}", status.app, status.release.short()),
+        status.group.to_string(),
+        output::time(status.asked),
+        status.user.to_string(),
+        format!("{}/{}", status.batch, status.batches),
+        state_text(status),
+    ]
+}
+
+/// Prints a line for each rollout, then for each change. A proxy that ends its answer after a day is asked again.
+async fn watch(arguments: RolloutsArgs, output: &Output) -> Result<(), Error> {
+    let RolloutsArgs { app, last, access, .. } = arguments;
+    let open = access.open(output, Destinations::new()).await?;
+    open.run(async |session| {
+        let mut known = Known::default();
+        known.read(session, app.clone()).await?;
+        known.last(last).into_iter().try_for_each(|row| print(row, output))?;
+        let question = Operation::Rollouts { app, watch: true };
+        loop {
+            let mut printed = Ok(());
+            let take = |answer| {
+                if let Answer::Rollouts(part) = answer {
+                    for status in part {
+                        let before = known.0.insert(status.id.number, status.clone());
+                        if before.is_none_or(|before| before != status) && printed.is_ok() {
+                            printed = print(&status, output);
+                        }
+                    }
+                }
+                printed.is_ok()
+            };
+            match session.ask_while(&question, take).await {
+                Err(agent::Error::Endless { .. }) => {}
+                ended => {
+                    printed?;
+                    return Ok(ended?);
+                }
+            }
+        }
+    })
+    .await
+}
+
+fn print(status: &RolloutStatus, output: &Output) -> Result<(), Error> {
+    if output.is_json() {
+        let line = serde_json::to_string(status).expect("a rollout is plain words and numbers");
+        return output.line(&line);
+    }
+    output.line(&progress_text(status))
+}
+
+async fn steer(arguments: SteerArgs, how: RolloutSteering, output: &Output) -> Result<(), Error> {
+    let SteerArgs { which, app, access } = arguments;
+    let id = match which.parse::<RolloutId>() {
+        Ok(id) => id,
+        Err(_) => find(&which.parse()?, app, &access, output).await?,
+    };
+    let mut rows: Vec<RolloutStatus> = Vec::new();
+    for answer in ask(&access, output, Operation::SteerRollout { rollout: id, how }).await? {
+        if let Answer::Rollouts(part) = answer {
+            rows.extend(part);
+        }
+    }
+    let status = rows.pop().ok_or(agent::Error::Ended)?;
+    output.report(&status, || progress_text(&status))
+}
+
+/// Finds the rollout of a group that is under way.
+async fn find(
+    group: &DestinationName,
+    app: Option<AppName>,
+    access: &AccessArgs,
+    output: &Output,
+) -> Result<RolloutId, Error> {
+    let open = access.open(output, Destinations::new()).await?;
+    let mut known = Known::default();
+    open.run(async |session| known.read(session, app).await).await?;
+    let under_way = known.0.values().filter(|status| status.group == *group && !status.state.is_last());
+    let under_way: Vec<&RolloutStatus> = under_way.collect();
+    // One that waits for the other is not meant.
+    let begun =
+        under_way.iter().copied().filter(|status| !matches!(status.state, RolloutState::Waiting { .. }));
+    match (&begun.collect::<Vec<_>>()[..], &under_way[..]) {
+        ([one], _) | ([], [one]) => Ok(one.id),
+        ([], _) => Err(Error::input(
+            format!("no rollout to `{group}` is under way"),
+            "`whit rollouts` lists those that ended; `whit promote APP@RELEASE --to GROUP` begins one",
+        )),
+        (several, _) => {
+            let ids: Vec<String> =
+                several.iter().map(|status| format!("{} ({})", status.id, status.app)).collect();
+            Err(Error::input(
+                format!("several rollouts to `{group}` are under way: {}", ids.join(", ")),
+                "give its id, or the application with --app",
+            ))
+        }
+    }
+}
+
+/// Follows a rollout to its end, or until it is held, with a line for each change.
+///
+/// # Errors
+/// The session's. What it came to is for [`ended_well`].
+pub async fn follow(
+    session: &Session,
+    app: &AppName,
+    id: RolloutId,
+    output: &Output,
+) -> Result<RolloutStatus, Error> {
+    let question = Operation::Rollouts { app: Some(app.clone()), watch: true };
+    let (mut last, mut said) = (None, String::new());
+    loop {
+        let take = |answer| {
+            let Answer::Rollouts(part) = answer else { return true };
+            let Some(status) = part.into_iter().find(|status| status.id == id) else { return true };
+            let text = progress_text(&status);
+            let is_over = status.state.is_last() || matches!(status.state, RolloutState::Held { .. });
+            if text != said && !is_over {
+                output.note(&text);
+                said = text;
+            }
+            last = Some(status);
+            !is_over
+        };
+        match session.ask_while(&question, take).await {
+            Err(agent::Error::Endless { .. }) => {}
+            ended => {
+                ended?;
+                return last.ok_or_else(|| agent::Error::Ended.into());
+            }
+        }
+    }
+}
+
+/// Adds to an interrupted command's error which rollout goes on without it.
+pub fn interrupted(error: Error, rollout: Option<RolloutId>) -> Error {
+    match (error, rollout) {
+        (Error::Interrupted, Some(id)) => Error::Message {
+            fault: ground::faults::Fault::Interrupted,
+            text: "interrupted".to_owned(),
+            hint: Some(format!(
+                "the proxy goes on with rollout {id}: `whit rollouts --watch` shows it, `whit rollouts abort {id}` ends it"
+            )),
+        },
+        (error, _) => error,
+    }
+}
+
+/// Returns an error if a rollout that was asked for did not succeed.
+pub fn rolled_out(rollout: Option<&RolloutStatus>) -> Result<(), Error> {
+    rollout.map_or(Ok(()), ended_well)
+}

@@ -1,0 +1,16 @@
+//! Rollouts: a release goes through a group in batches.
+//!
+//! The [`Machine`] decides, from what is seen of the members, who is to have which release; it knows no clock and no
+//! ledger. The [`Book`] keeps rollouts and the releases of groups in the ledger. `crate::proxy::rollouts` does what machines decide.
+
+mod share;
+mod rules;
+mod machine;
+mod stored;
+mod book;
+
+pub use book::{Book, Changed};
+pub use machine::{Machine, Member, MemberState, Outcome, Phase, Sight};
+pub use rules::{Group, Groups, OnFailure, OnNewer, Rules};
+pub use share::Share;
+pub use stored::{GroupRelease, MEMBERS_MAX, Rollout, StoredMember, shortened};

@@ -1,0 +1,183 @@
+//! Rollouts and the releases of groups, as they are written down.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Machine, MemberState, Outcome, Phase};
+use crate::ledger::VALUE_BYTES_MAX;
+use format::value;
+use ground::escape;
+use ground::ids::{
+    ActionName, AppName, DeliveryId, DestinationName, ReleaseId, RolloutId, SpaceName, UserName,
+};
+use protocol::token::TokenId;
+use protocol::wire::{MemberName, RolloutMember, RolloutMemberState, RolloutState, RolloutStatus};
+
+/// First byte of a rollout's value (FORMAT 5.5).
+const VERSION: u8 = 1;
+/// First byte of the value of a group's release (FORMAT 5.6).
+const GROUP_VERSION: u8 = 1;
+/// Members of a group: with names of 32 letters, and few reasons, a value has room for them.
+pub const MEMBERS_MAX: usize = 1024;
+/// Bytes of the reason why a member failed; more says no more.
+const REASON_BYTES_MAX: usize = 200;
+/// Members whose reasons are kept where not all have room.
+const REASONS_MAX: usize = 32;
+
+/// One rollout, as it is written down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// The space of the release.
+    pub space: SpaceName,
+    /// Its application.
+    pub app: AppName,
+    /// The group.
+    pub group: DestinationName,
+    /// The release.
+    pub release: ReleaseId,
+    /// The release that the group had before.
+    pub previous: Option<ReleaseId>,
+    /// Who asked for it.
+    pub user: UserName,
+    /// With which token.
+    pub token: TokenId,
+    /// Why.
+    pub because: Option<String>,
+    /// The actions that are to follow each delivery.
+    pub then: Vec<ActionName>,
+    /// Seconds since 1970 at which it was asked for.
+    pub asked: u64,
+    /// True if its success makes the release current.
+    pub moves_current: bool,
+    /// The members, in the machine's order; none before it begins.
+    pub members: Vec<StoredMember>,
+    /// How far it is; none while it waits for another one.
+    pub machine: Option<Machine>,
+    /// How it ended, and seconds since 1970 at which it did.
+    pub ended: Option<(Outcome, u64)>,
+}
+
+/// A member of a rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredMember {
+    /// Its name.
+    pub name: MemberName,
+    /// The number of the delivery of the release to a destination, once it was asked for.
+    pub delivery: Option<u64>,
+    /// The number of the delivery of the release before, once it is to go back.
+    pub return_delivery: Option<u64>,
+}
+
+impl Rollout {
+    /// Returns whether both are of one group of one application.
+    pub fn is_of_same_group(&self, other: &Self) -> bool {
+        (&self.space, &self.app, &self.group) == (&other.space, &other.app, &other.group)
+    }
+
+    /// Encodes the value. Leaves out the ends of long reasons and, where there is no room, those of members.
+    pub fn encode(&self) -> Vec<u8> {
+        let bytes = value::encode(VERSION, self);
+        if bytes.len() as u64 <= VALUE_BYTES_MAX {
+            return bytes;
+        }
+        let mut shorter = self.clone();
+        if let Some(machine) = &mut shorter.machine {
+            machine.forget_reasons(REASONS_MAX);
+        }
+        value::encode(VERSION, &shorter)
+    }
+
+    /// Decodes a value; none if the bytes are damaged or of a newer version.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let rollout: Self = value::decode(VERSION..=VERSION, bytes).ok()?;
+        let machine = rollout.machine.as_ref().map_or(0, |machine| machine.members().len());
+        (machine == rollout.members.len()).then_some(rollout)
+    }
+
+    /// Returns what people see of it; `behind` is the rollout that it waits for.
+    pub fn status(&self, id: RolloutId, behind: Option<RolloutId>) -> RolloutStatus {
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let (batch, batches) = self.machine.as_ref().map(Machine::batches).unwrap_or_default();
+        let state = match (&self.ended, &self.machine) {
+            (Some((outcome, _)), _) => ended(outcome),
+            (None, None) => RolloutState::Waiting { behind },
+            (None, Some(machine)) => match (machine.phase(), machine.held()) {
+                (Phase::Over(_) | Phase::Forward, None) => RolloutState::Running,
+                (_, Some(reason)) => RolloutState::Held { reason: reason.to_owned() },
+                (Phase::Back { reason }, None) => RolloutState::RollingBack { reason: reason.clone() },
+            },
+        };
+        let states = self.machine.iter().flat_map(Machine::members);
+        let member = |(member, state): (&StoredMember, &super::Member)| RolloutMember {
+            name: member.name.clone(),
+            delivery: member
+                .return_delivery
+                .or(member.delivery)
+                .map(|number| DeliveryId { proxy: id.proxy, number }),
+            state: seen(&state.state),
+        };
+        RolloutStatus {
+            id,
+            group: self.group.clone(),
+            app: self.app.clone(),
+            release: self.release,
+            previous: self.previous,
+            user: self.user.clone(),
+            because: self.because.clone(),
+            asked: self.asked,
+            ended: self.ended.as_ref().map(|(_, at)| *at),
+            state,
+            batch: number(batch),
+            batches: number(batches),
+            members: self.members.iter().zip(states).map(member).collect(),
+        }
+    }
+}
+
+fn ended(outcome: &Outcome) -> RolloutState {
+    match outcome.clone() {
+        Outcome::Succeeded => RolloutState::Succeeded,
+        Outcome::RolledBack { reason } => RolloutState::RolledBack { reason },
+        Outcome::Failed { reason } => RolloutState::Failed { reason },
+        Outcome::Aborted { by } => RolloutState::Aborted { by },
+        Outcome::Superseded { by } => RolloutState::Superseded { by },
+    }
+}
+
+fn seen(state: &MemberState) -> RolloutMemberState {
+    match state {
+        MemberState::Waiting => RolloutMemberState::Waiting,
+        MemberState::Given { .. } => RolloutMemberState::Updating,
+        MemberState::Proving { .. } => RolloutMemberState::Proving,
+        MemberState::Confirmed => RolloutMemberState::Confirmed,
+        MemberState::Failed { reason } => RolloutMemberState::Failed { reason: reason.clone() },
+        MemberState::Leaving | MemberState::Returning { .. } => RolloutMemberState::Returning,
+        MemberState::Returned => RolloutMemberState::Returned,
+        MemberState::NotReturned { reason } => RolloutMemberState::NotReturned { reason: reason.clone() },
+    }
+}
+
+/// Returns the beginning of a reason why a member failed.
+pub fn shortened(reason: &str) -> String {
+    reason[..escape::boundary(reason, REASON_BYTES_MAX)].to_owned()
+}
+
+/// The release of a group of an application: what its last rollout that succeeded gave it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupRelease {
+    /// The release.
+    pub release: ReleaseId,
+    /// The rollout.
+    pub rollout: RolloutId,
+}
+
+impl GroupRelease {
+    /// Encodes the value.
+    pub fn encode(&self) -> Vec<u8> {
+        value::encode(GROUP_VERSION, self)
+    }
+
+    /// Decodes a value; none if the bytes are damaged or of a newer version.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        value::decode(GROUP_VERSION..=GROUP_VERSION, bytes).ok()
+    }
+}

@@ -1,0 +1,129 @@
+//! Lists rollouts, and steers them.
+
+use std::sync::Arc;
+
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::timeout;
+
+use super::super::audit::Entry;
+use super::super::current_token::checks;
+use super::super::granted::Granted;
+use crate::net::blocking;
+use crate::net::link::Sender;
+use ground::ids::{AppName, DestinationName, RolloutId, UserName};
+use ground::limits::ALIVE_EVERY;
+use protocol::token::Action;
+use protocol::wire::{Answer, Refusal, RolloutSteering};
+
+/// Rollouts in one message: with a thousand members that all failed for long reasons still below its bound.
+const ROWS_PER_MESSAGE: usize = 1;
+
+/// Lists the rollouts of the space that the token may see and, if that is wanted, each change until the agent is gone.
+///
+/// # Errors
+/// The text for the agent.
+pub async fn list(
+    granted: &Granted,
+    app: Option<&AppName>,
+    watch: bool,
+    sender: &mut Sender,
+) -> Result<(), Refusal> {
+    let (rollouts, space) = (&granted.shared.rollouts, &granted.grant.space);
+    let is_wanted = |of: &AppName, group: &DestinationName, user: &UserName| {
+        app.is_none_or(|app| app == of) && is_seen(granted, of, group, user)
+    };
+    let (mut changes, mut checks) = (rollouts.watch(), checks());
+    loop {
+        let mut after = 0;
+        loop {
+            let page = rollouts.book.page(space, after, ROWS_PER_MESSAGE, |rollout| {
+                is_wanted(&rollout.app, &rollout.group, &rollout.user)
+            });
+            let Some(last) = page.last() else { break };
+            after = last.id.number;
+            granted.still_holds()?;
+            if sender.send(&Answer::Rollouts(page)).await.is_err() {
+                return Ok(());
+            }
+        }
+        if !watch {
+            return Ok(());
+        }
+        loop {
+            let change = tokio::select! {
+                change = timeout(ALIVE_EVERY, changes.recv()) => change,
+                _ = checks.tick() => {
+                    granted.still_holds()?;
+                    continue;
+                }
+            };
+            let rows = match change {
+                Ok(Ok(change)) => {
+                    let (of_space, row) = &*change;
+                    if of_space != space || !is_wanted(&row.app, &row.group, &row.user) {
+                        continue;
+                    }
+                    vec![row.clone()]
+                }
+                // The agent reads more slowly than things change: everything is listed again.
+                Ok(Err(RecvError::Lagged(_))) => break,
+                Ok(Err(RecvError::Closed)) => return Ok(()),
+                Err(_) => Vec::new(),
+            };
+            if sender.send(&Answer::Rollouts(rows)).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Returns whether a token may see a rollout: one of its own user, or of an application that it may read and a group that it may
+/// name.
+fn is_seen(granted: &Granted, app: &AppName, group: &DestinationName, user: &UserName) -> bool {
+    let grant = &granted.grant;
+    *user == grant.user || (grant.allows(Action::Read, Some(app)) && grant.allows_destination(group))
+}
+
+/// Holds, resumes or ends a rollout, and answers with how far it is then.
+///
+/// # Errors
+/// The text for the agent.
+pub async fn steer(
+    granted: &Arc<Granted>,
+    id: RolloutId,
+    how: RolloutSteering,
+    sender: &mut Sender,
+) -> Result<(), Refusal> {
+    let rollouts = &granted.shared.rollouts;
+    let found = rollouts.book.get(id.number).filter(|it| {
+        rollouts.book.id(id.number) == id
+            && it.space == granted.grant.space
+            && is_seen(granted, &it.app, &it.group, &it.user)
+    });
+    let rollout = found.ok_or_else(|| super::driver::missing(id))?;
+    granted.allow(Action::Promote, Some(&rollout.app))?;
+    granted.allow_destination(&rollout.group)?;
+    let by = Arc::clone(granted);
+    let steered = blocking::start(move || {
+        by.still_holds()?;
+        by.shared.rollouts.steer(id.number, how, &by.grant.user)?;
+        let action = match how {
+            RolloutSteering::Hold => "hold",
+            RolloutSteering::Resume => "resume",
+            RolloutSteering::Abort => "abort",
+            RolloutSteering::Rollback => "rollback",
+        };
+        by.shared.audit.write(&Entry {
+            destinations: std::slice::from_ref(&rollout.group),
+            ..Entry::of(&by.grant, action, &rollout.app, rollout.release)
+        });
+        Ok::<_, Refusal>(())
+    });
+    steered.await.map_err(|error| Refusal::of(&error))??;
+    let is_it = |number: u64| number == id.number;
+    let before = id.number.saturating_sub(1);
+    let page = rollouts.book.page(&granted.grant.space, before, 1, |_| true);
+    let page: Vec<_> = page.into_iter().filter(|status| is_it(status.id.number)).collect();
+    drop(sender.send(&Answer::Rollouts(page)).await);
+    Ok(())
+}
