@@ -74,7 +74,8 @@ impl Staging {
             }
             let is_kept = [READY, OLD].contains(&name) && self.keeps_previous();
             if !is_new {
-                let deletes = next.is_some_and(|next| next.deletes);
+                // What was put into a copy that is left by going back stays, whatever its own pull was allowed.
+                let deletes = [READY, OLD].contains(&name) && next.is_some_and(|next| next.deletes);
                 self.sweep(&place, (deletes, is_kept), monitor)?.tell(monitor);
             }
             if is_kept && !is_new {
@@ -117,9 +118,12 @@ impl Staging {
         let was = match self.swap(&ready, OLD) {
             Ok(was) => was,
             Err(error) => {
-                // The tree will be written again: it may take long until the exchange is allowed.
-                drop(files::remove(&self.next_mark_path()));
-                drop(files::remove(&ready));
+                // The tree will be written again: it may take long until the exchange is allowed. Where only the last sync
+                // failed, the directory that was there is in its place now.
+                if self.is_next(&ready) {
+                    drop(files::remove(&self.next_mark_path()));
+                    drop(files::remove(&ready));
+                }
                 return Err(error);
             }
         };
@@ -166,8 +170,10 @@ impl Staging {
         let was = match self.swap(&back, BACK_OLD) {
             Ok(was) => was,
             Err(error) => {
-                drop(files::rename(&back, &self.previous_copy()));
-                drop(files::rename(&self.next_mark_path(), &self.previous_mark_path()));
+                if self.is_next(&back) {
+                    drop(files::rename(&back, &self.previous_copy()));
+                    drop(files::rename(&self.next_mark_path(), &self.previous_mark_path()));
+                }
                 return Err(error);
             }
         };
@@ -199,11 +205,17 @@ impl Staging {
                 // The directory is away for a moment, never half there.
                 let old = self.folder().join(old);
                 files::rename(target, &old)?;
-                files::rename(ready, target)?;
+                files::rename(ready, target).inspect_err(|_| drop(files::rename(&old, target)))?;
                 Ok(Some(old))
             }
             Err(error) => Err(error).on("exchange", target)?,
         }
+    }
+
+    /// Returns whether a directory is certainly the one of the next mark.
+    fn is_next(&self, place: &Path) -> bool {
+        let next = self.next_mark().ok().flatten();
+        next.zip(folder_id(place).ok()).is_some_and(|(next, id)| next.beginning.folder.is(&id))
     }
 
     /// Keeps the directory that was replaced, and its mark, instead of the copy before.
