@@ -30,6 +30,7 @@ mod rollout_text;
 mod rollouts;
 mod serve;
 mod service;
+mod systemd;
 mod targets;
 mod token;
 mod watch;
@@ -125,6 +126,8 @@ enum Command {
     Unpin(maintenance::ReleaseArgs),
     /// Run a proxy.
     Serve(serve::ServeArgs),
+    /// Print a unit for systemd that runs a target or a proxy.
+    Systemd(systemd::SystemdArgs),
     /// Create, list and revoke tokens, on the proxy's host.
     Token(token::TokenArgs),
     /// Remember a proxy and a token.
@@ -184,6 +187,7 @@ async fn dispatch(command: Command, output: &Output) -> Result<(), Error> {
         Command::Demo(arguments) => demo::run(arguments, output).await,
         #[cfg(feature = "bench")]
         Command::Bench(arguments) => bench::run(arguments, output).await,
+        Command::Systemd(arguments) => systemd::run(&arguments, output),
         Command::Token(arguments) => token::run(&arguments, output),
         Command::Login(arguments) => login::run(arguments, output).await,
         Command::Push(arguments) => push::run(arguments, output).await,

@@ -35,14 +35,21 @@ use ground::ids::{ReleaseId, Selector};
 use ground::monitor::Monitor;
 
 const HELP: &str = "\
-Only chunks that DIR's present content does not have are fetched; every byte is verified; DIR shows the \
-old tree or the new one, never a mixture. Afterwards DIR holds the release and nothing else: a pull refuses, \
-and lists them, while there are files that no pull has put there, unless --delete is given. Files of the \
-release that you have changed are set aside. `.DIR.whit`, beside DIR, holds them, a list of what was put \
-there, and what an interrupted pull has fetched.
+Only chunks that DIR's present content does not have are fetched; every byte is verified; readers see the old \
+release or the new one, never a mixture; what did not change is not written.
+
+plain: DIR holds the release and nothing else, and is exchanged with the next one. A pull refuses, and lists \
+them, while there are files that no pull has put there, unless --delete is given. Files of the release that you \
+have changed are set aside. `.DIR.whit`, beside DIR, holds them, a list of what was put there, and what an \
+interrupted pull has fetched.
+
+releases: DIR/releases holds complete copies, DIR/current leads to the one that is shown, DIR/shared has what all \
+share. Works in a mount point or volume; a process in the old release keeps it.
 
   whit pull web /srv/web
   whit pull web@v1.2.3 /srv/web
+  whit pull web /srv/web --layout releases --shared uploads/
+  whit pull --rollback /srv/web
   whit pull web --tar - | tar t";
 
 /// Make a directory equal to a release.

@@ -14,6 +14,7 @@ use super::error::Error;
 use super::log::Log;
 use super::output::Output;
 use super::progress::waiting;
+use super::service::Service;
 use super::token;
 use crate::config;
 use crate::config::Config;
@@ -103,18 +104,22 @@ pub async fn run(arguments: ServeArgs, output: &Output) -> Result<(), Error> {
         let token = token::everything(proxy.identity(), user)?;
         output.note(&format!("first start; on a build host, paste:\n\n  whit login {url} --token {token}\n"));
     }
+    let service = Service::of_environment();
+    service.ready();
     let (mut stopping, tasks) = (None, threads::runs_tasks());
     let running = proxy.run(async {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
+        service.stopping();
         output.note("stopping once the requests under way have finished");
         stopping = Some(waiting(output, "stopping"));
     });
     tokio::select! {
         () = running => {}
         () = log.sum_up() => {}
+        () = service.keep_alive() => {}
     }
     drop((stopping, tasks));
     log.end();

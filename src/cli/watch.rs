@@ -75,6 +75,26 @@ impl HookArgs {
     }
 }
 
+impl HookArgs {
+    /// Returns the words of a command line that say the same.
+    pub fn words(&self) -> Vec<String> {
+        let commands = [
+            ("--before-release", &self.before_release),
+            ("--on-release", &self.on_release),
+            ("--confirm", &self.confirm),
+        ];
+        let commands = commands.into_iter().filter_map(|(flag, line)| Some((flag, line.clone()?)));
+        let mut words: Vec<(&str, String)> = commands.collect();
+        if self.confirm.is_some() {
+            words.push(("--confirm-within", self.confirm_within.to_string()));
+            words.push(("--healthy-for", self.healthy_for.to_string()));
+        }
+        words.push(("--hook-timeout", self.hook_timeout.to_string()));
+        words.extend(self.pass_env.iter().map(|name| ("--pass-env", name.clone())));
+        words.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
+    }
+}
+
 /// What is watched for, and where.
 #[derive(Debug)]
 pub struct Watching {

@@ -13,6 +13,7 @@ use crate::delivery::command::{Command, Ended, Variables};
 use ground::escape;
 use ground::faults::Faulty as _;
 use ground::ids::{AppName, Label, ReleaseId, SpaceName, TargetName};
+use ground::limits::{TARGET_OUTPUT_BYTES_MAX, TARGET_REASON_BYTES_MAX};
 
 /// From TERM to KILL.
 const GRACE: Duration = Duration::from_secs(5);
@@ -22,8 +23,7 @@ const CHECK_EVERY: Duration = Duration::from_secs(1);
 const HEALTHY_EVERY: Duration = Duration::from_secs(3);
 /// How often a wait looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(50);
-/// 4 KiB and 40 lines: the end of the output in a report.
-const OUTPUT_BYTES: usize = 4 * 1024;
+/// The last lines in a report, of at most `TARGET_OUTPUT_BYTES_MAX`.
 const OUTPUT_LINES: usize = 40;
 /// What a POSIX shell exits with where a command may not be executed, or is not found.
 const NOT_RUN: [i32; 2] = [126, 127];
@@ -160,7 +160,7 @@ impl Hooks {
             Failure { reason: format!("{error}{hint}"), output: String::new(), is_final: true }
         })?;
         let failure = |reason: String, is_final| {
-            let output = last_lines(&ran.last_lines(OUTPUT_BYTES));
+            let output = last_lines(&ran.last_lines(TARGET_OUTPUT_BYTES_MAX));
             Err(Failure { reason, output, is_final })
         };
         match ran.ended {
@@ -239,7 +239,7 @@ fn last_lines(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let mut kept = lines[lines.len().saturating_sub(OUTPUT_LINES)..].join("\n");
     // What was escaped is longer than it was.
-    let mut begin = kept.len().saturating_sub(OUTPUT_BYTES);
+    let mut begin = kept.len().saturating_sub(TARGET_OUTPUT_BYTES_MAX);
     while !kept.is_char_boundary(begin) {
         begin += 1;
     }
@@ -247,13 +247,10 @@ fn last_lines(text: &str) -> String {
     kept
 }
 
-/// The most bytes of a reason.
-const REASON_BYTES: usize = 1024;
-
 /// Returns a reason within the bounds of a report, safe to show.
 pub fn reason(text: &str) -> String {
     let text = escape::text(text);
-    let end = escape::boundary(&text, REASON_BYTES);
+    let end = escape::boundary(&text, TARGET_REASON_BYTES_MAX);
     text[..end].to_owned()
 }
 
@@ -348,8 +345,8 @@ mod tests {
         assert!(failed.output.ends_with("99\\x1b\\x1b\\x1b") && failed.output.lines().count() == 40);
         let wide = "head -c 8000 /dev/zero; exit 1";
         let failed = hooks("", 1, 0).run(wide, &occasion(folder.path()), &never()).expect_err("it fails");
-        assert!(failed.output.len() <= OUTPUT_BYTES, "{}", failed.output.len());
-        assert!(reason(&"ä\n".repeat(2000)).len() <= REASON_BYTES);
+        assert!(failed.output.len() <= TARGET_OUTPUT_BYTES_MAX, "{}", failed.output.len());
+        assert!(reason(&"ä\n".repeat(2000)).len() <= TARGET_REASON_BYTES_MAX);
     }
 
     #[test]

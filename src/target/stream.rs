@@ -1,5 +1,6 @@
 //! The stream of a watching target: what it does goes to the proxy, what the proxy wants comes back. It is made again for ever.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +15,9 @@ use crate::agent::{self, Access, Session};
 use crate::net::link::{self, Receiver};
 use ground::faults::{Fault, Faulty as _};
 use ground::ids::Label;
-use ground::limits::CONNECT_TIME_MAX;
+use ground::limits::{CONNECT_TIME_MAX, TARGET_ALIVE_EVERY, TARGET_SILENCE_MAX};
 use protocol::wire::{FromTarget, Operation, ToTarget, Wanted, Watching};
 
-/// How often each side says that it is there.
-const ALIVE_EVERY: Duration = Duration::from_secs(10);
-/// A proxy that says nothing for so long is gone.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// The wait before the second try to connect; it doubles with each further one, up to …
 const WAIT_MIN: Duration = Duration::from_millis(250);
 /// … 30 s.
@@ -67,7 +64,7 @@ pub async fn hold(
     target: Arc<Target>,
     route: Route,
     wishes: Arc<watch::Sender<Option<Wish>>>,
-) -> Result<std::convert::Infallible> {
+) -> Result<Infallible> {
     let mut stream = Stream { target, route, wishes, session: None, was_heard: false, was_accepted: false };
     let mut tries = 0;
     let mut is_away = false;
@@ -117,7 +114,7 @@ impl Stream {
         }
     }
 
-    async fn try_converse(&mut self) -> Result<std::convert::Infallible> {
+    async fn try_converse(&mut self) -> Result<Infallible> {
         let session = self.connect().await?;
         let reports = self.target.reports();
         let mut news = reports.subscribe();
@@ -135,7 +132,7 @@ impl Stream {
         let (messages_in, mut messages) = mpsc::channel(MESSAGES_AHEAD);
         let _reader = Task(tokio::spawn(read(receiver, messages_in)));
         let mut renewals = session.renewals();
-        let mut alive = interval(ALIVE_EVERY);
+        let mut alive = interval(TARGET_ALIVE_EVERY);
         alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = Instant::now();
         loop {
@@ -151,8 +148,8 @@ impl Stream {
                 }
                 Some(token) = renewals.recv() => FromTarget::Renew(token),
                 _ = alive.tick() => FromTarget::Alive,
-                () = sleep_until(heard + SILENCE_MAX) => {
-                    return Err(agent::Error::Unheard(SILENCE_MAX.as_secs()).into());
+                () = sleep_until(heard + TARGET_SILENCE_MAX) => {
+                    return Err(agent::Error::Unheard(TARGET_SILENCE_MAX.as_secs()).into());
                 }
             };
             if let Err(error) = sender.send(&message).await {

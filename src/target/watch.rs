@@ -2,6 +2,7 @@
 //!
 //! A newer wish ends a fetch, and waits for a switch that has begun. What failed before its switch is tried again, later each time.
 
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,34 +38,13 @@ pub async fn watch(target: Arc<Target>, route: Route, stop: watch::Receiver<u32>
     let mut newest = wishes.subscribe();
     let holding = stream::hold(Arc::clone(&watcher.target), route, wishes);
     let mut holding = Task(tokio::spawn(holding));
-    let mut written = watcher.target.state().written();
-    loop {
-        let retry = watcher.retry;
-        tokio::select! {
-            ended = &mut holding.0 => {
-                return match ended {
-                    Ok(Ok(never)) => match never {},
-                    Ok(Err(error)) => Err(error),
-                    Err(_) => Err(threads::Error::Panicked.into()),
-                };
-            }
-            _ = watcher.stop.changed() => return Ok(()),
-            Ok(()) = newest.changed() => watcher.wait = RETRY_MIN,
-            () = sleep_until(retry.unwrap_or_else(Instant::now)), if retry.is_some() => {}
-            () = sleep(LOOK_EVERY) => {
-                if watcher.target.state().written() == written {
-                    continue;
-                }
-            }
-        }
-        watcher.retry = None;
-        let wish = newest.borrow_and_update().clone();
-        let Some(wish) = wish else { continue };
-        if !watcher.update(&wish, &mut newest).await {
-            return Ok(());
-        }
-        written = watcher.target.state().written();
+    let watched = watcher.follow(&mut newest, &mut holding).await;
+    // It holds the target, and with it the directory's lock.
+    if !holding.0.is_finished() {
+        holding.0.abort();
+        drop((&mut holding.0).await);
     }
+    watched
 }
 
 struct Watcher {
@@ -101,6 +81,42 @@ impl Watcher {
                 () = sleep_until(retry) => {}
                 _ = self.stop.changed() => return None,
             }
+        }
+    }
+
+    /// Does what is wanted, until it is told to stop.
+    async fn follow(
+        &mut self,
+        newest: &mut watch::Receiver<Option<Wish>>,
+        holding: &mut Task<Result<Infallible>>,
+    ) -> Result<()> {
+        let mut written = self.target.state().written();
+        loop {
+            let retry = self.retry;
+            tokio::select! {
+                ended = &mut holding.0 => {
+                    return match ended {
+                        Ok(Ok(never)) => match never {},
+                        Ok(Err(error)) => Err(error),
+                        Err(_) => Err(threads::Error::Panicked.into()),
+                    };
+                }
+                _ = self.stop.changed() => return Ok(()),
+                Ok(()) = newest.changed() => self.wait = RETRY_MIN,
+                () = sleep_until(retry.unwrap_or_else(Instant::now)), if retry.is_some() => {}
+                () = sleep(LOOK_EVERY) => {
+                    if self.target.state().written() == written {
+                        continue;
+                    }
+                }
+            }
+            self.retry = None;
+            let wish = newest.borrow_and_update().clone();
+            let Some(wish) = wish else { continue };
+            if !self.update(&wish, newest).await {
+                return Ok(());
+            }
+            written = self.target.state().written();
         }
     }
 

@@ -20,5 +20,6 @@ mod points_of_targets;
 #[path = "../it/objects/servers.rs"]
 mod servers;
 mod site;
+mod targets;
 mod trees;
 mod world;

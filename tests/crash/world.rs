@@ -69,6 +69,18 @@ impl Process {
         }
     }
 
+    /// Returns the lines of its standard output as they come.
+    pub fn lines(&mut self) -> std::sync::mpsc::Receiver<String> {
+        let out = self.0.stdout.take().expect("it is piped");
+        let (sender, lines) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                drop(sender.send(line));
+            }
+        });
+        lines
+    }
+
     /// Returns the output once the process has ended; kills it if that takes too long.
     pub fn done(mut self, patience: Duration) -> Done {
         let out = reader(self.0.stdout.take());

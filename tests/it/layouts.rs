@@ -290,3 +290,32 @@ fn a_directory_that_cannot_be_exchanged_is_told_before_anything_is_fetched() {
     assert!(!home.path(".site.whit").exists(), "nothing is beside it");
     assert!(Command::new("umount").arg(&volume).status().is_ok_and(|done| done.success()));
 }
+
+#[test]
+fn a_release_that_does_not_fit_leaves_the_one_that_is_shown() {
+    let Namespace::Inside = namespace("layouts::a_release_that_does_not_fit_leaves_the_one_that_is_shown")
+    else {
+        return;
+    };
+    let home = home(2);
+    write(&home.path("tree-3"), "large", noise(3, 8_000_000));
+    home.run(&["push", "app", "tree-3", "--label", "v3"]).good();
+    let volume = home.path("site");
+    fs::create_dir(&volume).expect("created");
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "none"]).arg(&volume).status();
+    assert!(mounted.is_ok_and(|mounted| mounted.success()));
+    for label in ["v1", "v2"] {
+        pull(&home, label, &["--layout", "releases"]);
+    }
+    home.run(&["pull", "app@v3", "site"]).failed(7, "no room");
+    assert_same(&home.path("tree-2"), &home.path("site/current/."));
+    home.run(&["pull", "--rollback", "site"]).good();
+    // Somebody fills the disk: what is shown already needs no room.
+    let filled =
+        Command::new("sh").arg("-c").arg("cat /dev/zero >site/fill").current_dir(home.path(".")).output();
+    assert!(!filled.expect("it ran").status.success());
+    assert!(pull(&home, "v1", &[])["unchanged"].as_bool().expect("a bool"));
+    home.run(&["pull", "app@v3", "site"]).failed(7, "no room");
+    assert_same(&home.path("tree-1"), &home.path("site/current/."));
+    assert!(Command::new("umount").arg(&volume).status().is_ok_and(|done| done.success()));
+}

@@ -144,7 +144,7 @@ pub struct Served {
 }
 
 impl Served {
-    fn start(mut command: Command) -> Self {
+    pub fn start(mut command: Command) -> Self {
         let mut child = command.spawn().expect("it starts");
         let out: ChildStdout = child.stdout.take().expect("piped");
         let err: ChildStderr = child.stderr.take().expect("piped");

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use format::record::Record;
 use format::target::{Assignment, TargetReport, TargetState};
+use ground::monitor::Monitor;
 use protocol::wire::Wanted;
 use whit::agent::Session;
 use whit::agent::pull::{Layout, PullOptions};
 use whit::net::link;
-use whit::target::place::PlaceOptions;
+use whit::target::place::{Place, PlaceOptions};
 use whit::target::{Error, Gate, Hooks, Listener, Options, Outcome, Reports, StateFile, Target};
 
 use crate::trees::{assert_same, noise, write};
@@ -81,11 +82,12 @@ struct Site {
     heard: Arc<Heard>,
     hooks: Hooks,
     dir: PathBuf,
+    layout: Layout,
 }
 
 impl Site {
     /// A proxy with releases of `app`, the first one first. A release's files named `fails-…` let its commands fail.
-    async fn new(releases: &[&str]) -> (Self, Vec<Record>) {
+    async fn new(layout: Layout, releases: &[&str]) -> (Self, Vec<Record>) {
         let world = World::start();
         for (number, more) in (1..).zip(releases) {
             let tree = world.path(&format!("tree-{number}"));
@@ -101,14 +103,14 @@ impl Site {
         let session = Session::open(world.access(), &link::Options::default()).await.expect("a session");
         let dir = world.path("dir");
         let hooks = hooks(&world.path("log"));
-        (Self { world, session, heard: Arc::default(), hooks, dir }, records)
+        (Self { world, session, heard: Arc::default(), hooks, dir, layout }, records)
     }
 
     fn try_target(&self) -> Result<Arc<Target>, Error> {
         let options = Options {
             app: "app".parse().expect("a name"),
             directory: self.dir.clone(),
-            place: PlaceOptions { layout: None, otherwise: Layout::Plain, shared: None },
+            place: PlaceOptions { layout: Some(self.layout), otherwise: self.layout, shared: None },
             pull: PullOptions::default(),
             hooks: self.hooks.clone(),
             name: Some("web-1".parse().expect("a name")),
@@ -141,42 +143,61 @@ impl Site {
     }
 
     fn shows(&self, number: u64) {
-        assert_same(&self.world.path(&format!("tree-{number}")), &self.dir);
+        assert_same(&self.world.path(&format!("tree-{number}")), &self.copy());
     }
 
-    fn state(&self) -> StateFile {
-        StateFile::new(&self.world.path(".dir.whit"))
+    /// The folder of the shown copy.
+    fn copy(&self) -> PathBuf {
+        match self.layout {
+            Layout::Plain => self.dir.clone(),
+            Layout::Releases => self.dir.join("current"),
+        }
+    }
+
+    /// A person pulls a release, as `whit pull` does.
+    async fn pull_by_hand(&self, record: &Record) {
+        let options = PlaceOptions { layout: None, otherwise: self.layout, shared: None };
+        let mut place = Place::open(&self.dir, &options, &ground::monitor::Silent).expect("a place");
+        let selector = format!("app@{}", record.release).parse().expect("a selector");
+        let monitor: Arc<dyn Monitor> = Arc::new(ground::monitor::Silent);
+        let pulling = Box::pin(place.pull(&self.session, &selector, PullOptions::default(), None, &monitor));
+        within(pulling).await.expect("pulled");
+        let state = StateFile::new(&place.own_folder().expect("a folder"));
+        state.note_by_hand(record.release).expect("written");
     }
 }
 
+const LAYOUTS: [Layout; 2] = [Layout::Plain, Layout::Releases];
 const UPDATE: [&str; 4] = ["fetching", "switching", "confirming", "confirmed"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_shown_release_stops_the_new_one_starts_and_is_confirmed() {
-    let (site, releases) = Site::new(&["", ""]).await;
-    let target = site.target();
-    assert_eq!(site.heard.states(), ["empty"]);
-    assert_eq!(site.update(&target, &releases[0], None).await, Outcome::Settled);
-    assert_eq!(site.heard.states(), UPDATE);
-    assert_eq!(site.log(), ["start released 1", "check confirming 1"]);
-    site.update(&target, &releases[1], Some("00000000-1")).await;
-    let last = site.heard.last();
-    assert_eq!((last.shown, last.previous), (Some(releases[1].release), Some(releases[0].release)));
-    assert_eq!(last.rollout.map(|rollout| rollout.number), Some(1));
-    assert!(last.fetched_bytes < 10 && last.saved_bytes > 49_000, "{last:?}");
-    assert_eq!(site.heard.states(), UPDATE);
-    assert_eq!(site.log(), ["stop before_release 1", "start released 2", "check confirming 2"]);
-    site.shows(2);
-    // The same once more, for another rollout: nothing runs, and the rollout hears of it.
-    site.update(&target, &releases[1], Some("00000000-2")).await;
-    assert_eq!((site.heard.last().rollout.map(|rollout| rollout.number), site.log().len()), (Some(2), 0));
-    assert_eq!(site.heard.states(), ["confirmed"]);
+    for layout in LAYOUTS {
+        let (site, releases) = Site::new(layout, &["", ""]).await;
+        let target = site.target();
+        assert_eq!(site.heard.states(), ["empty"]);
+        assert_eq!(site.update(&target, &releases[0], None).await, Outcome::Settled);
+        assert_eq!(site.heard.states(), UPDATE);
+        assert_eq!(site.log(), ["start released 1", "check confirming 1"]);
+        site.update(&target, &releases[1], Some("00000000-1")).await;
+        let last = site.heard.last();
+        assert_eq!((last.shown, last.previous), (Some(releases[1].release), Some(releases[0].release)));
+        assert_eq!(last.rollout.map(|rollout| rollout.number), Some(1));
+        assert!(last.fetched_bytes < 10 && last.saved_bytes > 49_000, "{last:?}");
+        assert_eq!(site.heard.states(), UPDATE);
+        assert_eq!(site.log(), ["stop before_release 1", "start released 2", "check confirming 2"]);
+        site.shows(2);
+        // The same once more, for another rollout: nothing runs, and the rollout hears of it.
+        site.update(&target, &releases[1], Some("00000000-2")).await;
+        assert_eq!((site.heard.last().rollout.map(|rollout| rollout.number), site.log().len()), (Some(2), 0));
+        assert_eq!(site.heard.states(), ["confirmed"]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_release_that_is_not_confirmed_is_left_and_not_tried_again_by_itself() {
-    for what in ["fails-check", "fails-start"] {
-        let (site, releases) = Site::new(&["", what, ""]).await;
+    for (layout, what) in [(Layout::Plain, "fails-check"), (Layout::Releases, "fails-start")] {
+        let (site, releases) = Site::new(layout, &["", what, ""]).await;
         let target = site.target();
         site.update(&target, &releases[0], None).await;
         site.heard.states();
@@ -204,8 +225,7 @@ async fn a_release_that_is_not_confirmed_is_left_and_not_tried_again_by_itself()
         site.update(&target, &releases[2], None).await;
         site.shows(3);
         // A person tries it.
-        within(site.world.pull(&format!("app@{}", releases[1].release), &site.dir)).await.expect("pulled");
-        site.state().note_by_hand(releases[1].release).expect("written");
+        site.pull_by_hand(&releases[1]).await;
         site.heard.states();
         site.update(&target, &releases[2], None).await;
         site.shows(2);
@@ -219,24 +239,26 @@ async fn a_release_that_is_not_confirmed_is_left_and_not_tried_again_by_itself()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_release_stays_though_it_fails_and_is_never_gone_back_to() {
-    let (site, releases) = Site::new(&["fails-check", "fails-start", ""]).await;
-    let target = site.target();
-    for (number, release) in [(1, &releases[0]), (2, &releases[1])] {
-        assert_eq!(site.update(&target, release, None).await, Outcome::Settled);
-        assert_eq!(site.heard.states().last(), Some(&"failed"));
-        site.shows(number);
-        site.log();
-        site.update(&target, release, Some("00000000-1")).await;
-        assert_eq!((site.heard.states(), site.log().len()), (vec!["failed"], 0));
+    for layout in LAYOUTS {
+        let (site, releases) = Site::new(layout, &["fails-check", "fails-start", ""]).await;
+        let target = site.target();
+        for (number, release) in [(1, &releases[0]), (2, &releases[1])] {
+            assert_eq!(site.update(&target, release, None).await, Outcome::Settled);
+            assert_eq!(site.heard.states().last(), Some(&"failed"));
+            site.shows(number);
+            site.log();
+            site.update(&target, release, Some("00000000-1")).await;
+            assert_eq!((site.heard.states(), site.log().len()), (vec!["failed"], 0));
+        }
+        site.update(&target, &releases[2], None).await;
+        assert_eq!(site.heard.states().last(), Some(&"confirmed"));
+        site.shows(3);
     }
-    site.update(&target, &releases[2], None).await;
-    assert_eq!(site.heard.states().last(), Some(&"confirmed"));
-    site.shows(3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_stopped_stays_and_is_started_again() {
-    let (site, releases) = Site::new(&["fails-stop", ""]).await;
+    let (site, releases) = Site::new(Layout::Releases, &["fails-stop", ""]).await;
     let target = site.target();
     site.update(&target, &releases[0], None).await;
     site.heard.states();
@@ -248,14 +270,14 @@ async fn what_cannot_be_stopped_stays_and_is_started_again() {
     assert_eq!(site.log(), ["stop before_release 1", "start rolled_back 1"]);
     site.shows(1);
     // It is not the new release's fault.
-    fs::remove_file(site.dir.join("fails-stop")).expect("removed");
+    fs::remove_file(site.copy().join("fails-stop")).expect("removed");
     assert_eq!(site.update(&target, &releases[1], None).await, Outcome::Settled);
     site.shows(2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_update_that_was_ended_before_its_switch_changes_nothing() {
-    let (site, releases) = Site::new(&["", ""]).await;
+    let (site, releases) = Site::new(Layout::Releases, &["", ""]).await;
     let target = site.target();
     site.update(&target, &releases[0], None).await;
     site.log();
@@ -269,7 +291,7 @@ async fn an_update_that_was_ended_before_its_switch_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_directory_has_one_watching_target_and_its_users_changes_are_kept() {
-    let (site, releases) = Site::new(&["", "fails-check"]).await;
+    let (site, releases) = Site::new(Layout::Plain, &["", "fails-check"]).await;
     let target = site.target();
     assert!(matches!(site.try_target(), Err(Error::Watched(_))));
     site.update(&target, &releases[0], None).await;
