@@ -85,7 +85,7 @@ for turn in range(rounds):
         "pull, plain": lambda step: [whit, "pull", app, f"{aside}/plain", "--quiet"],
         "pull, releases": lambda step: [whit, "pull", app, f"{aside}/site", "--layout", "releases", "--keep", "2", "--quiet"],
         "rsync -a": lambda step: ["rsync", "-a", "--delete", f"{tree}/", f"{aside}/rsync/"],
-        "rsync -a --link-dest": lambda step: ["rsync", "-a", f"--link-dest={aside}/rsyncs/{step - 1}", f"{tree}/", f"{aside}/rsyncs/{step}/"],
+        "rsync -a --link-dest": lambda step: ["rsync", "-a", f"--link-dest={aside}/rsyncs/{max(step - 1, 0)}", f"{tree}/", f"{aside}/rsyncs/{step}/"],
     }
     for tool in tools.values():
         measure(*tool(0))
