@@ -8,10 +8,15 @@ use std::time::SystemTime;
 
 use disk::files;
 use format::watched::Watched;
+use ground::faults::{Fault, Faulty as _};
 use ground::ids::ReleaseId;
 
 /// Its name in the folder.
 const NAME: &str = "watched";
+/// The name of the file that holds room for it.
+const ROOM: &str = "watched-room";
+/// 128 KiB: room for what a target usually remembers, and the copy that replaces it.
+const ROOM_BYTES: usize = 128 * 1024;
 /// 1 MiB: more than 64 bad releases with their reasons take.
 const BYTES_MAX: u64 = 1024 * 1024;
 
@@ -34,12 +39,27 @@ impl StateFile {
         Ok(bytes.and_then(|bytes| Watched::decode(&bytes)))
     }
 
-    /// Writes it durably.
+    /// Holds room on the disk, so that what fails because the disk is full can be remembered. Where there is none, it does without.
+    pub fn hold_room(&self) {
+        let room = self.0.with_file_name(ROOM);
+        if !room.exists() {
+            drop(files::publish(&room, &vec![0; ROOM_BYTES], 0o600));
+        }
+    }
+
+    /// Writes it durably; on a full disk in the room that is held.
     ///
     /// # Errors
     /// The old content is still there.
     pub fn write(&self, watched: &Watched) -> files::Result<()> {
-        files::publish(&self.0, &watched.encode(), 0o600)
+        let write = || files::publish(&self.0, &watched.encode(), 0o600);
+        write().or_else(|error| match error.fault() {
+            Fault::Full => {
+                files::remove(&self.0.with_file_name(ROOM))?;
+                write()
+            }
+            _ => Err(error),
+        })
     }
 
     /// Returns when it was written last; none where it is not there.

@@ -13,7 +13,7 @@ use super::going_back::with_hint;
 use super::hooks::{Event, Failure, Hooks, reason};
 use super::place::{self, Place};
 use super::watched_directory::{Held, Target};
-use crate::agent::pull::{BeforeSwitch, Layout, PullOptions};
+use crate::agent::pull::{BeforeSwitch, PullOptions};
 use crate::agent::{self, Session};
 use crate::net::blocking::start_whole;
 use disk::clock::now;
@@ -34,6 +34,9 @@ pub enum Outcome {
     /// It is to be tried again.
     Again,
 }
+
+/// The shown copy, and the one before.
+const COPIES_MIN: usize = 2;
 
 impl Target {
     /// Does what the proxy wants. Dropped before the gate was passed, nothing has changed.
@@ -104,8 +107,8 @@ impl Target {
 
     fn pull_options(&self, place: &Place) -> PullOptions {
         let options = self.options.pull;
-        // Of a plain directory too a copy is kept to go back to.
-        let keep = options.keep.or((place.layout() == Layout::Plain).then_some(2));
+        // The copy before is what it goes back to.
+        let keep = Some(options.keep.unwrap_or(place.keeps()).max(COPIES_MIN));
         PullOptions { keep, ..options }
     }
 
@@ -127,6 +130,7 @@ impl Target {
             }
             let report = TargetReport { state: TargetState::Switching, ..report };
             target.reports.say(&report);
+            target.state.hold_room();
             let mut watched = target.read().map_err(|_| agent::Error::HeldBack)?;
             let shown = from.as_ref().map(|(release, _)| *release);
             let step = Step::Switching;
@@ -217,6 +221,7 @@ impl Target {
         }
         let mut watched = held.watched.clone();
         watched.report.output = output;
+        watched.dealt = Some(wish);
         let state = TargetState::Failed { reason: reason(&why), fault: error.fault() };
         self.conclude(held, watched, wish, Some(wish.release), state)
     }

@@ -132,7 +132,8 @@ impl Target {
     /// Writes what is remembered; on a full disk later. What the file says meanwhile is true as well: it leads to going back again.
     pub(super) fn write(&self, watched: &Watched) {
         if let Err(error) = self.state.write(watched) {
-            self.reports.note(&format!("{error}; it is written later"));
+            self.reports
+                .note(&format!("{error}: until it can be written, whit remembers it in memory alone"));
             *self.unwritten.lock().unpoisoned() = Some(watched.clone());
         }
     }

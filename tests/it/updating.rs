@@ -83,6 +83,7 @@ struct Site {
     hooks: Hooks,
     dir: PathBuf,
     layout: Layout,
+    keep: Option<usize>,
 }
 
 impl Site {
@@ -103,7 +104,7 @@ impl Site {
         let session = Session::open(world.access(), &link::Options::default()).await.expect("a session");
         let dir = world.path("dir");
         let hooks = hooks(&world.path("log"));
-        (Self { world, session, heard: Arc::default(), hooks, dir, layout }, records)
+        (Self { world, session, heard: Arc::default(), hooks, dir, layout, keep: None }, records)
     }
 
     fn try_target(&self) -> Result<Arc<Target>, Error> {
@@ -111,7 +112,7 @@ impl Site {
             app: "app".parse().expect("a name"),
             directory: self.dir.clone(),
             place: PlaceOptions { layout: Some(self.layout), otherwise: self.layout, shared: None },
-            pull: PullOptions::default(),
+            pull: PullOptions { keep: self.keep, ..PullOptions::default() },
             hooks: self.hooks.clone(),
             name: Some("web-1".parse().expect("a name")),
             space: None,
@@ -303,4 +304,24 @@ async fn one_directory_has_one_watching_target_and_its_users_changes_are_kept() 
     let instance = target.instance();
     drop(target);
     assert_eq!(site.target().instance(), instance);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_goes_back_over_several_releases_that_failed_however_few_copies_are_kept() {
+    for (layout, keep) in [(Layout::Plain, None), (Layout::Releases, None), (Layout::Releases, Some(2))] {
+        let (mut site, releases) =
+            Site::new(layout, &["", "fails-check", "fails-start", "fails-check"]).await;
+        site.keep = keep;
+        let target = site.target();
+        for (number, release) in (1..).zip(&releases) {
+            site.update(&target, release, None).await;
+            let last = site.heard.states().last().copied();
+            assert_eq!(
+                last,
+                Some(if number == 1 { "confirmed" } else { "rolled back" }),
+                "{layout} {number}"
+            );
+            site.shows(1);
+        }
+    }
 }

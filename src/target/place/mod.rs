@@ -109,6 +109,14 @@ impl Place {
         }
     }
 
+    /// Returns how many copies a pull keeps that does not say it, the shown one included, at least.
+    pub fn keeps(&self) -> usize {
+        match &self.0 {
+            Kind::Plain(_) => 1,
+            Kind::Releases(releases) => releases.keeps(),
+        }
+    }
+
     /// Returns the release that is shown, and the folder of its copy; none before the first pull, or where somebody has put something
     /// else there. Changes that a user made to files of the copy do not count.
     ///

@@ -68,6 +68,10 @@ impl ReleasesDirectory {
         self.open.private().path().to_owned()
     }
 
+    pub(super) fn keeps(&self) -> usize {
+        self.remembered.keep
+    }
+
     pub(super) fn shown(&self) -> Result<Option<(ReleaseId, PathBuf)>> {
         Ok(self.open.current()?.map(|(release, place)| (release, place.copy)))
     }
