@@ -4,7 +4,7 @@
 //! `crash-points` nothing of this is in the program: every call is empty.
 
 /// Every point, in the order in which a release passes them.
-pub const POINTS: [&str; 114] = [
+pub const POINTS: [&str; 119] = [
     // A pack is begun, and a frame appended to it.
     "pack.created",
     "pack.headed",
@@ -78,10 +78,15 @@ pub const POINTS: [&str; 114] = [
     "release.begun",
     "release.passed",
     // A rollout goes through its group.
-    "rollout.begun",
+    "rollout.created",
+    "rollout.half",
     "rollout.written",
+    "rollout.renamed",
+    "rollout.begun",
+    "rollout.decided",
     "rollout.assigned",
     "rollout.current",
+    "group.renamed",
     "rollout.ended",
     // A release is removed, and garbage collected.
     "removed.renamed",

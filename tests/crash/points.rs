@@ -81,7 +81,7 @@ fn acts(point: &str) -> Vec<Act> {
         ("aside", _) => vec![Act::Repair],
         ("object" | "class" | "stamp" | "deletions", _) | (_, "release.shown") => vec![Act::Http, Act::S3],
         ("release", _) => vec![Act::Chain],
-        ("rollout", _) => vec![Act::Rollout],
+        ("rollout" | "group", _) => vec![Act::Rollout],
         ("shown", _) | (_, "delivery.there" | "delivery.shown" | "delivery.told") => {
             vec![Act::Push, Act::Http, Act::S3, Act::Chain]
         }

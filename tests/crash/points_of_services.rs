@@ -127,7 +127,10 @@ pub fn rollout_dies_and_goes_on(crash: &str) -> bool {
         return false;
     }
     let mut served = world.serve(None);
-    // Nobody pushes again: the rollout was promised.
+    if world.run(&["rollouts"]).json().as_array().is_some_and(|rollouts| rollouts.len() == 1) {
+        // It was not acknowledged, and the agent tries again. Otherwise nobody does: the rollout was promised.
+        assert!(!dies(&world, &mut served, &trees[1], "all"));
+    }
     rolled_out(&world, 2);
     for place in ["one/current", "two/current"] {
         let current = fs::canonicalize(world.path(place)).expect("a release");

@@ -138,7 +138,7 @@ impl Turn<'_> {
         if is_changed || clock.written == 0 || age >= clock.written + AGE_EVERY {
             clock.written = age.max(1);
             self.book().write(self.number, next.clone(), None).map_err(boxed)?;
-            crash_points::point("rollout.written");
+            crash_points::point("rollout.decided");
         } else if passed > 0 {
             self.book().note_age(self.number, next.clone());
         }
