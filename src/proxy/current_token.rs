@@ -3,12 +3,12 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, interval_at};
 
 use super::Granted;
 use disk::clock::now;
 use ground::faults::Fault;
-use ground::limits::{RENEWALS_MAX, TOKEN_CHECK_EVERY};
+use ground::limits::{ALIVE_EVERY, RENEWALS_MAX, TOKEN_CHECK_EVERY};
 use ground::poison::Unpoisoned as _;
 use protocol::token::Grant;
 use protocol::wire::Refusal;
@@ -89,6 +89,13 @@ pub(super) fn checks() -> Interval {
     let mut checks = interval(TOKEN_CHECK_EVERY.max(Duration::from_millis(1)));
     checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     checks
+}
+
+/// Ticks whenever an agent that follows something must hear that the proxy is there; only so is it noticed that it is gone.
+pub(super) fn alive() -> Interval {
+    let mut alive = interval_at(Instant::now() + ALIVE_EVERY, ALIVE_EVERY);
+    alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    alive
 }
 
 #[cfg(test)]

@@ -9,14 +9,13 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::timeout;
 
 use super::audit::Entry;
-use super::current_token::checks;
+use super::current_token::{alive, checks};
 use super::follow::{Following, Unheard};
 use super::granted::Granted;
 use crate::delivery::destination::{Check, Destination};
 use crate::net::blocking;
 use crate::net::link::Sender;
 use ground::ids::{AppName, DeliveryId, DestinationName};
-use ground::limits::ALIVE_EVERY;
 use protocol::token::Action;
 use protocol::wire::{
     Answer, CheckStep, DeliveriesWanted, DeliveryStatus, DestinationCheck, DestinationDropped,
@@ -44,7 +43,7 @@ pub(super) async fn list(
     let space = &granted.grant.space;
     let is_wanted =
         |app: &AppName, destination: &DestinationName| is_wanted(granted, wanted, app, destination);
-    let (mut changes, mut checks) = (deliveries.watch(), checks());
+    let (mut changes, mut checks, mut alive) = (deliveries.watch(), checks(), alive());
     loop {
         let mut after = 0;
         loop {
@@ -61,14 +60,15 @@ pub(super) async fn list(
         }
         loop {
             let change = tokio::select! {
-                change = timeout(ALIVE_EVERY, changes.recv()) => change,
+                change = changes.recv() => Some(change),
+                _ = alive.tick() => None,
                 _ = checks.tick() => {
                     granted.still_holds()?;
                     continue;
                 }
             };
             let rows = match change {
-                Ok(Ok(change)) => {
+                Some(Ok(change)) => {
                     let (of_space, row) = &*change;
                     if of_space != space || !is_wanted(&row.app, &row.destination) {
                         continue;
@@ -76,9 +76,9 @@ pub(super) async fn list(
                     vec![row.clone()]
                 }
                 // The agent reads more slowly than things change: everything is listed again.
-                Ok(Err(RecvError::Lagged(_))) => break,
-                Ok(Err(RecvError::Closed)) => return Ok(()),
-                Err(_) => Vec::new(),
+                Some(Err(RecvError::Lagged(_))) => break,
+                Some(Err(RecvError::Closed)) => return Ok(()),
+                None => Vec::new(),
             };
             if sender.send(&Answer::Deliveries(rows)).await.is_err() {
                 return Ok(());

@@ -3,15 +3,13 @@
 use std::sync::Arc;
 
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::timeout;
 
 use super::super::audit::Entry;
-use super::super::current_token::checks;
+use super::super::current_token::{alive, checks};
 use super::super::granted::Granted;
 use crate::net::blocking;
 use crate::net::link::Sender;
 use ground::ids::{AppName, DestinationName, RolloutId, UserName};
-use ground::limits::ALIVE_EVERY;
 use protocol::token::Action;
 use protocol::wire::{Answer, Refusal, RolloutSteering};
 
@@ -32,7 +30,7 @@ pub async fn list(
     let is_wanted = |of: &AppName, group: &DestinationName, user: &UserName| {
         app.is_none_or(|app| app == of) && is_seen(granted, of, group, user)
     };
-    let (mut changes, mut checks) = (rollouts.watch(), checks());
+    let (mut changes, mut checks, mut alive) = (rollouts.watch(), checks(), alive());
     loop {
         let mut after = 0;
         loop {
@@ -51,14 +49,15 @@ pub async fn list(
         }
         loop {
             let change = tokio::select! {
-                change = timeout(ALIVE_EVERY, changes.recv()) => change,
+                change = changes.recv() => Some(change),
+                _ = alive.tick() => None,
                 _ = checks.tick() => {
                     granted.still_holds()?;
                     continue;
                 }
             };
             let rows = match change {
-                Ok(Ok(change)) => {
+                Some(Ok(change)) => {
                     let (of_space, row) = &*change;
                     if of_space != space || !is_wanted(&row.app, &row.group, &row.user) {
                         continue;
@@ -66,9 +65,9 @@ pub async fn list(
                     vec![row.clone()]
                 }
                 // The agent reads more slowly than things change: everything is listed again.
-                Ok(Err(RecvError::Lagged(_))) => break,
-                Ok(Err(RecvError::Closed)) => return Ok(()),
-                Err(_) => Vec::new(),
+                Some(Err(RecvError::Lagged(_))) => break,
+                Some(Err(RecvError::Closed)) => return Ok(()),
+                None => Vec::new(),
             };
             if sender.send(&Answer::Rollouts(rows)).await.is_err() {
                 return Ok(());

@@ -3,22 +3,22 @@
 use std::sync::Arc;
 
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::timeout;
 
-use super::wanted::{find, followed};
+use super::wanted::{find, of};
 use crate::net::blocking;
 use crate::net::link::Sender;
 use crate::proxy::audit::Entry;
-use crate::proxy::current_token::checks;
+use crate::proxy::current_token::{alive, checks};
 use crate::proxy::granted::Granted;
 use ground::faults::Fault;
 use ground::ids::{AppName, SpaceName, TargetName};
-use ground::limits::ALIVE_EVERY;
 use protocol::token::Action;
 use protocol::wire::{Answer, ListedTarget, Refusal, TargetStatus};
 
 /// Targets in one message: with reports of the longest kind still below its bound.
 const ROWS_PER_MESSAGE: usize = 64;
+/// Labels of the release that a target shows that are sent with it.
+const LABELS_PER_ROW: usize = 16;
 
 /// Lists the targets that the token may see and, if that is wanted, each change until the agent is gone.
 ///
@@ -31,7 +31,7 @@ pub(in crate::proxy) async fn list(
     sender: &mut Sender,
 ) -> Result<(), Refusal> {
     granted.allow(Action::Read, app)?;
-    let (mut changes, mut checks) = (granted.shared.targets.changes(), checks());
+    let (mut changes, mut checks, mut alive) = (granted.shared.targets.changes(), checks(), alive());
     loop {
         let (by, wanted) = (Arc::clone(granted), app.cloned());
         let all = blocking::start(move || all(&by, wanted.as_ref()));
@@ -46,7 +46,8 @@ pub(in crate::proxy) async fn list(
         }
         loop {
             let change = tokio::select! {
-                change = timeout(ALIVE_EVERY, changes.recv()) => change,
+                change = changes.recv() => Some(change),
+                _ = alive.tick() => None,
                 _ = checks.tick() => {
                     granted.still_holds()?;
                     continue;
@@ -54,7 +55,7 @@ pub(in crate::proxy) async fn list(
             };
             let mut statuses = Vec::new();
             match change {
-                Ok(Ok(change)) => {
+                Some(Ok(change)) => {
                     statuses.extend(seen(granted, app, &change));
                     while statuses.len() < ROWS_PER_MESSAGE
                         && let Ok(change) = changes.try_recv()
@@ -66,9 +67,9 @@ pub(in crate::proxy) async fn list(
                     }
                 }
                 // The agent reads more slowly than things change: everything is listed again.
-                Ok(Err(RecvError::Lagged(_))) => break,
-                Ok(Err(RecvError::Closed)) => return Ok(()),
-                Err(_) => {}
+                Some(Err(RecvError::Lagged(_))) => break,
+                Some(Err(RecvError::Closed)) => return Ok(()),
+                None => {}
             }
             let by = Arc::clone(granted);
             let rows = blocking::start(move || rows(&by, statuses));
@@ -121,9 +122,18 @@ fn rows(granted: &Granted, statuses: Vec<TargetStatus>) -> Result<Vec<ListedTarg
     let store = granted.store()?;
     let row = |status: TargetStatus| {
         let TargetStatus { app, known, .. } = &status;
-        let labels = known.report.shown.map(|shown| store.records().labels(app, &shown)).unwrap_or_default();
-        let at = followed(known.assigned.as_ref(), known.follows.as_ref());
-        let wants = find(&store, app, at).map_err(|error| Refusal::of(&error))?.map(|record| record.release);
+        let labels = known.report.shown.map(|shown| store.records().labels(app, &shown));
+        let mut labels = labels.unwrap_or_default();
+        labels.truncate(LABELS_PER_ROW);
+        let find = |at| find(&store, app, at).map_err(|error| Refusal::of(&error));
+        let mut wants = match &known.assigned {
+            Some(assigned) => find(Some(of(assigned)))?,
+            None => None,
+        };
+        if wants.is_none() {
+            wants = find(known.follows.clone())?;
+        }
+        let wants = wants.map(|record| record.release);
         Ok(ListedTarget { labels, wants, status })
     };
     statuses.into_iter().map(row).collect()

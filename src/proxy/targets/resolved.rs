@@ -5,6 +5,9 @@ use std::collections::HashMap;
 use format::record::Record;
 use ground::ids::Label;
 
+/// The most records: 100 KB. Beyond, all are forgotten, and found again.
+const RECORDS_MAX: usize = 256;
+
 /// The records that are wanted.
 #[derive(Debug, Default)]
 pub(super) struct Resolved {
@@ -12,4 +15,14 @@ pub(super) struct Resolved {
     pub moves: u64,
     /// By what is followed: none for the current release.
     pub records: HashMap<Option<Label>, Option<Record>>,
+}
+
+impl Resolved {
+    /// Notes what was found.
+    pub fn note(&mut self, at: Option<Label>, record: Option<Record>) {
+        if self.records.len() >= RECORDS_MAX {
+            self.records.clear();
+        }
+        self.records.insert(at, record);
+    }
 }

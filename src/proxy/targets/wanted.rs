@@ -10,13 +10,12 @@ use crate::store::{self, Store};
 use format::record::Record;
 use format::target::Assignment;
 use ground::faults::{Fault, Faulty as _};
-use ground::ids::{AppName, Label, ReleaseId, Selector};
+use ground::ids::{AppName, Label, Selector};
 use protocol::wire::{Refusal, Wanted};
 
-/// Returns what a target follows.
-pub(super) fn followed(assigned: Option<&Assignment>, follows: Option<&Label>) -> Option<Label> {
-    let of_release = |release: ReleaseId| release.to_string().parse().expect("64 digits are a word");
-    assigned.map(|assigned| of_release(assigned.release)).or_else(|| follows.cloned())
+/// Returns the selector of an assigned release.
+pub(super) fn of(assigned: &Assignment) -> Label {
+    assigned.release.to_string().parse().expect("64 digits are a word")
 }
 
 /// Finds the record of what is followed; none where there is no such release. Blocks for the disk.
@@ -34,22 +33,35 @@ pub(super) async fn wanted(
     entered: &Entered,
     moves: u64,
 ) -> Result<Option<Wanted>, Refusal> {
-    let assigned = entered.assigned();
-    let at = followed(assigned.as_ref(), entered.follows.as_ref());
     let mut resolved = entered.resolved.lock().await;
     if resolved.moves < moves {
         *resolved = Resolved { moves, ..Resolved::default() };
     }
-    let record = if let Some(record) = resolved.records.get(&at) {
-        record.clone()
-    } else {
-        let (granted, app, wanted) = (Arc::clone(granted), entered.app().clone(), at.clone());
-        let found = blocking::start(move || {
-            find(&*granted.store()?, &app, wanted).map_err(|error| Refusal::of(&error))
-        });
-        let found = found.await.map_err(|error| Refusal::of(&error))??;
-        resolved.records.insert(at, found.clone());
-        found
-    };
-    Ok(record.map(|record| Wanted { record, assigned }))
+    if let Some(assigned) = entered.assigned() {
+        if let Some(record) = resolve(granted, entered.app(), Some(of(&assigned)), &mut resolved).await? {
+            return Ok(Some(Wanted { record, assigned: Some(assigned) }));
+        }
+        let (app, release) = (entered.app(), assigned.release.short());
+        tracing::warn!(%app, group = %assigned.group, %release, "the release of a group is gone: its target shows what it follows");
+    }
+    let record = resolve(granted, entered.app(), entered.follows.clone(), &mut resolved).await?;
+    Ok(record.map(|record| Wanted { record, assigned: None }))
+}
+
+/// Finds the record of what is followed, unless somebody has since the last move.
+async fn resolve(
+    granted: &Arc<Granted>,
+    app: &AppName,
+    at: Option<Label>,
+    resolved: &mut Resolved,
+) -> Result<Option<Record>, Refusal> {
+    if let Some(record) = resolved.records.get(&at) {
+        return Ok(record.clone());
+    }
+    let (granted, app, wanted) = (Arc::clone(granted), app.clone(), at.clone());
+    let found =
+        blocking::start(move || find(&*granted.store()?, &app, wanted).map_err(|error| Refusal::of(&error)));
+    let found = found.await.map_err(|error| Refusal::of(&error))??;
+    resolved.note(at, found.clone());
+    Ok(found)
 }
