@@ -64,7 +64,8 @@ pub(super) async fn admit(shared: &Arc<Shared>, connection: &Connection) -> Opti
     None
 }
 
-fn holder(grant: &Grant) -> (Owner, OfTarget) {
+/// Returns whose share the requests and the connection of a token are.
+pub(super) fn holder(grant: &Grant) -> (Owner, OfTarget) {
     (owner(grant), grant.target.is_some())
 }
 

@@ -11,7 +11,7 @@ use super::current_token::CurrentToken;
 use super::granted::Granted;
 use super::promotion::{self, Target, Wanted};
 use super::refusal::refuse_unread;
-use super::{Shared, deliveries, end, owner, preview, pull, push, query, refuse, rollouts, targets};
+use super::{Shared, deliveries, end, preview, pull, push, query, refuse, rollouts, targets};
 use crate::net::link::{Connection, Receiver, Sender};
 use crate::net::link_estimate::Link;
 use ground::faults::Fault;
@@ -63,8 +63,9 @@ async fn answer(shared: Arc<Shared>, link: Link, sender: Sender, mut receiver: R
 
 /// Answers one request with a good token, whose rest is read only now that it has a share.
 async fn go_on(shared: Arc<Shared>, link: Link, mut sender: Sender, mut receiver: Receiver, grant: Grant) {
-    let Some(turn) = shared.turns.take(&owner(&grant), 1) else {
-        let held = shared.turns.held_by(&owner(&grant));
+    let holder = admission::holder(&grant);
+    let Some(turn) = shared.turns.take(&holder, 1) else {
+        let held = shared.turns.held_by(&holder);
         let text =
             format!("user `{}` has {held} requests under way, the limit while others need some", grant.user);
         let refusal = Refusal { fault: Fault::Retry, text, hint: None };
@@ -85,6 +86,16 @@ async fn go_on(shared: Arc<Shared>, link: Link, mut sender: Sender, mut receiver
         Operation::Push(open) => push::serve(granted, open, link, sender, receiver).await,
         Operation::Pull { release, have, unpacked } => {
             let wanted = pull::Wanted { release, have, unpacked, link };
+            let _share = if granted.grant.target.is_some() {
+                drop(turn);
+                match targets::queue(&granted, &mut sender).await {
+                    Ok(Some(share)) => Some(share),
+                    Ok(None) => return,
+                    Err(refusal) => return refuse(sender, refusal).await,
+                }
+            } else {
+                None
+            };
             pull::serve(granted, wanted, sender, receiver).await;
         }
         Operation::Deliver { release, destinations, then } => {

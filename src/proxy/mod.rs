@@ -60,7 +60,7 @@ use ground::faults::{Fault, faulty};
 use ground::ids::{SpaceName, UserName};
 use ground::limits::{
     CONNECTIONS_MAX, DRAIN_TIME_MAX, READERS_AT_WORK_MAX, READERS_MAX, REQUESTS_HELD_TOTAL, REQUESTS_MAX,
-    STRANGER_TIME_MAX, STRANGERS_MAX, TARGET_SILENCE_MAX, WATCHERS_MAX, WINDOW_BYTES_TOTAL,
+    STRANGER_TIME_MAX, STRANGERS_MAX, TARGET_SILENCE_MAX, WINDOW_BYTES_TOTAL,
 };
 use ground::rate::Rate;
 use ground::shares::Shares;
@@ -149,7 +149,7 @@ pub struct Options {
     pub target_patience: Duration,
     /// Connections on which a valid token was shown; users share them.
     pub connections_max: u64,
-    /// Requests that are served at a time; users share them.
+    /// Requests that are served at a time, and half as many pulls of targets; users share them.
     pub requests_max: u64,
     /// Bytes of memory that all pushes and pulls together may use; users share them.
     pub held_max: u64,
@@ -212,9 +212,7 @@ struct Shared {
     /// Bytes of memory that pushes and pulls may use.
     memory: Arc<Shares<Owner>>,
     /// Requests that may run at a time: each has a thread.
-    turns: Arc<Shares<Owner>>,
-    /// Targets that watch.
-    watchers: Arc<Shares<Owner>>,
+    turns: Arc<Shares<(Owner, admission::OfTarget)>>,
     /// Questions that read whole releases, at work or waiting.
     readers: Arc<Shares<Owner>>,
     /// Limits how many of these questions are at work.
@@ -292,7 +290,7 @@ impl Proxy {
         let of_groups = Arc::clone(&rollouts);
         let unassigned: Unassigned =
             Box::new(move |space, app, target| of_groups.unassigned(space, app, target));
-        let targets = Arc::new(Targets::new(Arc::clone(&ledger), unassigned));
+        let targets = Arc::new(Targets::new(Arc::clone(&ledger), unassigned, options.requests_max / 2));
         let of_targets = targets::Writer::start(&targets)?;
         let deliveries = Deliveries::start(ledger, options.destinations.clone(), &makes, deliveries)?;
         lock.describe(&url.to_string())?;
@@ -322,7 +320,6 @@ impl Proxy {
             windows: Shares::new(WINDOW_BYTES_TOTAL),
             memory: Shares::new(options.held_max),
             turns: Shares::new(options.requests_max),
-            watchers: Shares::new(WATCHERS_MAX),
             readers: Shares::new(READERS_MAX),
             desks: Arc::new(Semaphore::new(READERS_AT_WORK_MAX)),
         });

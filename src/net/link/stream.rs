@@ -152,6 +152,11 @@ impl Sender {
         self.traffic.clone()
     }
 
+    /// Returns once the peer wants to hear nothing more, or the connection has ended. May be cancelled.
+    pub async fn unwanted(&mut self) {
+        drop(self.stream.stopped().await);
+    }
+
     /// Ends the stream after the last message; does not wait for the peer.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 mod dirty;
 mod entered;
 mod list;
+mod queue;
 mod registry;
 mod resolved;
 mod stream;
@@ -15,5 +16,6 @@ mod writer;
 pub use registry::{Targets, Unassigned};
 
 pub(super) use list::{forget, list};
+pub(super) use queue::queue;
 pub(super) use stream::serve;
 pub(super) use writer::Writer;

@@ -22,8 +22,8 @@ use protocol::wire::{FromTarget, Refusal, ToTarget, Wanted, Watching};
 
 /// Bytes of the version that a target says it has.
 const VERSION_BYTES_MAX: usize = 64;
-/// The least time between two reports that are taken: who sends more waits.
-const REPORT_EVERY: Duration = Duration::from_millis(100);
+/// The least time between two messages that are taken: who sends more waits.
+const MESSAGE_EVERY: Duration = Duration::from_millis(100);
 
 /// Serves a target until it is gone, another stream takes its place, or the proxy stops.
 pub(in crate::proxy) async fn serve(
@@ -44,11 +44,11 @@ async fn watch(
     mut receiver: Receiver,
 ) -> Result<(), Refusal> {
     let shared = &granted.shared;
-    let mut stopping = shared.targets.stopping();
+    let mut stops = shared.targets.stopping();
     let target = target_of(granted)?.clone();
     granted.allow(Action::Pull, Some(&watching.app))?;
     check(&watching)?;
-    let share = shared.watchers.take(&owner(&granted.grant), 1);
+    let share = shared.targets.watchers.take(&owner(&granted.grant), 1);
     let _share = share.ok_or_else(|| too_many(granted))?;
     let mut entered = enter(granted, &target, watching).await?;
     let mut checks = checks();
@@ -77,11 +77,11 @@ async fn watch(
                 }
                 message = receiver.receive::<FromTarget>(), if is_due => {
                     heard = Instant::now();
+                    taken = heard + MESSAGE_EVERY;
                     match message {
                         Ok(Some(FromTarget::Report(report))) => {
                             check_report(report.is_bounded())?;
                             entered.report(*report);
-                            taken = heard + REPORT_EVERY;
                         }
                         Ok(Some(FromTarget::Alive)) => entered.alive(),
                         Ok(Some(FromTarget::Renew(token))) => granted.renew(&token)?,
@@ -104,13 +104,15 @@ async fn watch(
                     return Err(Refusal { fault: Fault::Retry, text, hint: None });
                 }
                 _ = checks.tick() => granted.still_holds()?,
-                () = stopping.begun() => {
-                    let text = "the proxy is stopping".to_owned();
-                    return Err(Refusal { fault: Fault::Retry, text, hint: None });
-                }
+                () = stops.begun() => return Err(stopping()),
             }
         }
     }
+}
+
+/// Says that the proxy stops.
+pub(super) fn stopping() -> Refusal {
+    Refusal { fault: Fault::Retry, text: "the proxy is stopping".to_owned(), hint: None }
 }
 
 /// Returns the target that the token is of.
@@ -144,7 +146,7 @@ fn check_report(is_bounded: bool) -> Result<(), Refusal> {
 }
 
 fn too_many(granted: &Granted) -> Refusal {
-    let held = granted.shared.watchers.held_by(&owner(&granted.grant));
+    let held = granted.shared.targets.watchers.held_by(&owner(&granted.grant));
     let user = &granted.grant.user;
     let text = format!("user `{user}` has {held} targets that watch, the limit while others need some");
     Refusal { fault: Fault::Retry, text, hint: None }

@@ -1,0 +1,42 @@
+//! Pulls of targets, which all begin in the moment in which a release becomes theirs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::interval;
+
+use super::stream::stopping;
+use crate::net::link::Sender;
+use crate::proxy::current_token::checks;
+use crate::proxy::granted::Granted;
+use crate::proxy::{Owner, owner};
+use ground::shares::Share;
+use protocol::wire::Refusal;
+
+/// How often one that waits looks whether it is its turn.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Waits for a share for a target's pull; none where the target has gone.
+///
+/// # Errors
+/// The token's, or the proxy stops.
+pub(in crate::proxy) async fn queue(
+    granted: &Arc<Granted>,
+    sender: &mut Sender,
+) -> Result<Option<Share<Owner>>, Refusal> {
+    let (shared, owner) = (&granted.shared, owner(&granted.grant));
+    let (mut looks, mut checks, mut stops) = (interval(LOOK_EVERY), checks(), shared.targets.stopping());
+    loop {
+        tokio::select! {
+            _ = looks.tick() => {
+                let share = shared.targets.pulls.take(&owner, 1);
+                if share.is_some() {
+                    return Ok(share);
+                }
+            }
+            _ = checks.tick() => granted.still_holds()?,
+            () = sender.unwanted() => return Ok(None),
+            () = stops.begun() => return Err(stopping()),
+        }
+    }
+}
