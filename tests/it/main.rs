@@ -72,6 +72,7 @@ mod stored_pushes;
 mod stores;
 mod strangers;
 mod targets;
+mod targets_bad_cases;
 mod trees;
 mod trust;
 mod updating;

@@ -18,7 +18,7 @@ use crate::trees::write;
 use crate::world::{World, ask_as, push_options, token, within};
 
 /// Pushes a release that differs by a word, with labels that move to it.
-async fn push(world: &World, app: &str, word: &str, labels: &[&str]) -> ReleaseId {
+pub async fn push(world: &World, app: &str, word: &str, labels: &[&str]) -> ReleaseId {
     let folder = world.path(&format!("in-{word}"));
     write(&folder, "file", word.as_bytes());
     let labels: Vec<Label> = labels.iter().map(|label| label.parse().expect("a label")).collect();
@@ -26,7 +26,7 @@ async fn push(world: &World, app: &str, word: &str, labels: &[&str]) -> ReleaseI
     world.push_with(&options).await.release
 }
 
-async fn list(world: &World) -> Vec<ListedTarget> {
+pub async fn list(world: &World) -> Vec<ListedTarget> {
     let question = Operation::Targets { app: None, watch: false };
     let answers = ask_as(world.access(), &question).await.expect("listed");
     let rows = answers.into_iter().flat_map(|answer| match answer {
@@ -37,7 +37,7 @@ async fn list(world: &World) -> Vec<ListedTarget> {
 }
 
 /// Lists until the only target is as it is to be.
-async fn listed(world: &World, is_right: impl Fn(&ListedTarget) -> bool) -> ListedTarget {
+pub async fn listed(world: &World, is_right: impl Fn(&ListedTarget) -> bool) -> ListedTarget {
     loop {
         let rows = list(world).await;
         if let [row] = &rows[..]

@@ -31,6 +31,14 @@ impl Dirty {
         self.changed.notify_one();
     }
 
+    /// Adds targets again that could not be written. At the end there is no other time: each reports again when it connects.
+    pub fn put_back(&self, targets: &[(Place, TargetName)]) {
+        let mut state = self.state.lock().unpoisoned();
+        if !state.ends {
+            state.targets.extend(targets.iter().cloned());
+        }
+    }
+
     /// What is here is the last.
     pub fn end(&self) {
         self.state.lock().unpoisoned().ends = true;

@@ -9,17 +9,19 @@ use tokio::sync::{Notify, broadcast, watch};
 use super::dirty::{Dirty, Place};
 use super::resolved::Resolved;
 use crate::ledger::{self, Change, Key, Ledger, Table};
+use crate::proxy::Owner;
 use format::target::{Assignment, StoredTarget};
 use ground::faults::{Fault, faulty};
 use ground::ids::{AppName, SpaceName, TargetName};
-use ground::limits::TARGETS_PER_APP_MAX;
+use ground::limits::{TARGETS_PER_APP_MAX, WATCHERS_MAX};
 use ground::poison::Unpoisoned as _;
+use ground::shares::Shares;
 use protocol::wire::{TargetStatus, Watching};
 
 /// Changes that wait for one who follows them; who falls behind asks for everything again.
 const CHANGES_AHEAD: usize = 1024;
-/// Assignments in one transaction.
-const ASSIGNED_TOGETHER: usize = 64;
+/// Values in one transaction.
+pub(super) const WRITTEN_TOGETHER: usize = 64;
 
 /// A target's new state, and its space.
 pub type TargetChange = Arc<(SpaceName, TargetStatus)>;
@@ -56,6 +58,10 @@ pub struct Targets {
     dirty: Dirty,
     changes: broadcast::Sender<TargetChange>,
     unassigned: Unassigned,
+    /// Those that watch.
+    pub(super) watchers: Arc<Shares<Owner>>,
+    /// Their pulls, beside other requests: each waits for its share.
+    pub(super) pulls: Arc<Shares<Owner>>,
     /// True once the proxy stops.
     stopping: watch::Sender<bool>,
 }
@@ -104,8 +110,9 @@ impl Default for App {
 }
 
 impl Targets {
-    /// Starts with what the ledger has; reads each application's targets when they are first asked for.
-    pub fn new(ledger: Arc<dyn Ledger>, unassigned: Unassigned) -> Self {
+    /// Starts with what the ledger has; reads each application's targets when they are first asked for. At most `pulls_max` pulls of
+    /// targets go on at a time.
+    pub fn new(ledger: Arc<dyn Ledger>, unassigned: Unassigned, pulls_max: u64) -> Self {
         Self {
             ledger,
             apps: Mutex::default(),
@@ -113,6 +120,8 @@ impl Targets {
             dirty: Dirty::default(),
             changes: broadcast::channel(CHANGES_AHEAD).0,
             unassigned,
+            watchers: Shares::new(WATCHERS_MAX),
+            pulls: Shares::new(pulls_max.max(1)),
             stopping: watch::Sender::new(false),
         }
     }
@@ -156,23 +165,29 @@ impl Targets {
         assignments: &[(TargetName, Assignment)],
     ) -> ledger::Result<()> {
         self.load(space, app)?;
-        for some in assignments.chunks(ASSIGNED_TOGETHER) {
+        let assigned = assignments.chunks(WRITTEN_TOGETHER).try_for_each(|some| {
             let _writing = self.writing.lock().unpoisoned();
-            let change = |(target, assignment): &(TargetName, Assignment)| {
-                let known =
-                    of(&mut self.apps(), space, app).targets.get(target).map(|entry| entry.known.clone());
-                let known = StoredTarget { assigned: Some(assignment.clone()), ..known.unwrap_or_default() };
-                Change::Put { key: key(space, app, target), value: known.encode() }
-            };
-            self.ledger.apply(&some.iter().map(change).collect::<Vec<_>>())?;
-            let mut apps = self.apps();
-            for (target, assignment) in some {
-                let entry = of(&mut apps, space, app).targets.entry(target.clone()).or_default();
-                (entry.known.assigned, entry.is_kept) = (Some(assignment.clone()), true);
-                self.tell(space, entry.status(target, app));
-            }
-        }
+            self.put(space, app, some)
+        });
+        // Those of which it is written hear of it, even if it could not be written of others.
         self.moved(space, app);
+        assigned
+    }
+
+    /// Writes down some assignments. `writing` is held.
+    fn put(&self, space: &SpaceName, app: &AppName, some: &[(TargetName, Assignment)]) -> ledger::Result<()> {
+        let change = |(target, assignment): &(TargetName, Assignment)| {
+            let known = of(&mut self.apps(), space, app).targets.get(target).map(|entry| entry.known.clone());
+            let known = StoredTarget { assigned: Some(assignment.clone()), ..known.unwrap_or_default() };
+            Change::Put { key: key(space, app, target), value: known.encode() }
+        };
+        self.ledger.apply(&some.iter().map(change).collect::<Vec<_>>())?;
+        let mut apps = self.apps();
+        for (target, assignment) in some {
+            let entry = of(&mut apps, space, app).targets.entry(target.clone()).or_default();
+            (entry.known.assigned, entry.is_kept) = (Some(assignment.clone()), true);
+            self.tell(space, entry.status(target, app));
+        }
         Ok(())
     }
 
@@ -290,11 +305,21 @@ impl Targets {
     /// Reads an application's targets, and gives one without an assignment what its group has. Blocks.
     pub(super) fn join(&self, space: &SpaceName, app: &AppName, target: &TargetName) -> ledger::Result<()> {
         self.load(space, app)?;
-        if self.assigned(space, app, target).is_some() {
+        let mut given = self.assigned(space, app, target);
+        if given.is_some() {
             return Ok(());
         }
-        let of_group = (self.unassigned)(space, app, target);
-        of_group.map_or(Ok(()), |assignment| self.assign(space, app, &[(target.clone(), assignment)]))
+        // The group is asked again after each time: a rollout that ended meanwhile may not have seen the target.
+        while let Some(of_group) = (self.unassigned)(space, app, target) {
+            let _writing = self.writing.lock().unpoisoned();
+            // Nor is what a rollout assigned meanwhile taken back.
+            if given.as_ref() == Some(&of_group) || self.assigned(space, app, target) != given {
+                break;
+            }
+            self.put(space, app, &[(target.clone(), of_group.clone())])?;
+            given = Some(of_group);
+        }
+        Ok(())
     }
 
     /// Returns what its group assigned to a target.
@@ -323,30 +348,26 @@ impl Targets {
         self.ledger.apply(&[Change::Remove { key: key(space, app, target) }])?;
         let mut apps = self.apps();
         let targets = &mut of(&mut apps, space, app).targets;
-        match targets.get_mut(target) {
-            // It came back meanwhile, and is written again at its next change.
-            Some(entry) if entry.stream.is_some() => entry.is_kept = false,
-            _ => drop(targets.remove(target)),
+        // It may have come back meanwhile: then it stays, and is written again.
+        let is_back = targets.get(target).is_some_and(|entry| entry.stream.is_some());
+        if is_back {
+            self.dirty.add((space.clone(), app.clone()), target.clone());
+        } else {
+            targets.remove(target);
         }
-        Ok(true)
+        Ok(!is_back)
     }
 
-    /// Writes what is known of some targets. Blocks.
+    /// Writes what is known of some targets, in one transaction. Blocks.
     pub(super) fn write(&self, some: &[(Place, TargetName)]) -> ledger::Result<()> {
-        for ((space, app), target) in some {
-            let _writing = self.writing.lock().unpoisoned();
-            let value = {
-                let mut apps = self.apps();
-                let Some(entry) = of(&mut apps, space, app).targets.get_mut(target) else { continue };
-                if !entry.is_kept {
-                    continue;
-                }
-                entry.seen_written = entry.known.seen;
-                entry.known.encode()
-            };
-            self.ledger.apply(&[Change::Put { key: key(space, app, target), value }])?;
-        }
-        Ok(())
+        let _writing = self.writing.lock().unpoisoned();
+        let change = |(place, target): &(Place, TargetName)| {
+            let mut apps = self.apps();
+            let entry = apps.get_mut(place)?.targets.get_mut(target).filter(|entry| entry.is_kept)?;
+            entry.seen_written = entry.known.seen;
+            Some(Change::Put { key: key(&place.0, &place.1, target), value: entry.known.encode() })
+        };
+        self.ledger.apply(&some.iter().filter_map(change).collect::<Vec<_>>())
     }
 
     fn tell(&self, space: &SpaceName, status: TargetStatus) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::registry::Targets;
+use super::registry::{Targets, WRITTEN_TOGETHER};
 use disk::files::{self, OnPath as _};
 
 /// The time between two rounds: what changes several times in it is written once.
@@ -44,11 +44,14 @@ impl Drop for Writer {
 
 fn write(targets: &Targets) {
     while let Some(some) = targets.dirty().take() {
-        let written = targets.write(&some);
-        if let Err(error) = &written {
-            // A target says all of it again when it connects, and at its next change.
-            tracing::warn!(%error, targets = some.len(), "what targets report was not written down");
+        let mut pause = PAUSE;
+        for some in some.chunks(WRITTEN_TOGETHER) {
+            if let Err(error) = targets.write(some) {
+                tracing::warn!(%error, targets = some.len(), "what targets report could not be written down; it is tried again");
+                targets.dirty().put_back(some);
+                pause = PAUSE_AFTER_FAILURE;
+            }
         }
-        targets.dirty().pause(if written.is_ok() { PAUSE } else { PAUSE_AFTER_FAILURE });
+        targets.dirty().pause(pause);
     }
 }
