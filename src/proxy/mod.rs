@@ -76,7 +76,7 @@ use self::audit::Audit;
 use self::granted::Granted;
 use self::links::Links;
 use self::maintenance::Maintenance;
-use self::pull::{DownloadLimit, ParcelCache, PatchCache};
+use self::pull::{DownloadLimit, FrameCache, ParcelCache, PatchCache};
 use self::rollouts::Rollouts;
 use self::spaces::Spaces;
 use self::targets::{Targets, Unassigned};
@@ -221,6 +221,8 @@ struct Shared {
     patches: PatchCache,
     /// Cached parcels for the same.
     parcels: ParcelCache,
+    /// Cached frames for pulls that are under way at a time.
+    frames: FrameCache,
     /// What pulls may send.
     downloads: DownloadLimit,
     /// The links of users who push.
@@ -296,6 +298,7 @@ impl Proxy {
         lock.describe(&url.to_string())?;
         let destinations = options.destinations.clone();
         let stopping = Arc::default();
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let (heavy_work, patches) = (Arc::default(), PatchCache::default());
         let shared = Arc::new(Shared {
             identity,
@@ -310,7 +313,8 @@ impl Proxy {
             stopping,
             heavy_work,
             patches,
-            parcels: ParcelCache::new(std::thread::available_parallelism().map_or(1, std::num::NonZero::get)),
+            parcels: ParcelCache::new(processors),
+            frames: FrameCache::new(processors),
             downloads: DownloadLimit::new(options.download_rate_max),
             links: Links::default(),
             improves: options.maintenance.improve_after.is_some(),

@@ -6,6 +6,7 @@ use crate::transfer::Encoding;
 use crate::wire::{PullRequest, Refusal};
 use crate::{ContentView, Error, StorageView};
 use format::manifest::{NodeRef, Root, SegmentName};
+use format::pack::FrameKind;
 use format::recipe::ChunkRef;
 use format::record::Record;
 
@@ -57,6 +58,23 @@ pub trait ReleaseView: ContentView {
     /// Returns how content that resembles nothing is encoded for the agent's link.
     fn encoding(&mut self) -> Encoding {
         Encoding::LIGHT
+    }
+
+    /// Returns the payload of a frame of `chunks`, made now, or earlier for another agent that pulls at the same time.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    fn frame(
+        &mut self,
+        kind: FrameKind,
+        chunks: &[ChunkRef],
+        make: impl FnOnce(&mut Self) -> Result<Vec<u8>, Error>,
+    ) -> Result<Arc<Vec<u8>>, Error>
+    where
+        Self: Sized,
+    {
+        let _ = (kind, chunks);
+        make(self).map(Arc::new)
     }
 
     /// Returns the payload of a parcel of `chunks` alone, made now or earlier, for this agent or another.

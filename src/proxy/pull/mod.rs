@@ -1,6 +1,7 @@
 //! Serves one pull: names the release's segments, then sends what the agent lacks.
 
 mod download_limit;
+mod frame_cache;
 mod parcel_cache;
 mod patch_cache;
 mod read_view;
@@ -14,6 +15,7 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::Interval;
 
 pub(super) use download_limit::DownloadLimit;
+pub(super) use frame_cache::FrameCache;
 pub(super) use parcel_cache::ParcelCache;
 pub(super) use patch_cache::PatchCache;
 use read_view::{ReadView, unreadable};

@@ -8,6 +8,8 @@ use ground::poison::Unpoisoned as _;
 
 /// 32 MiB: the most bytes of cached payloads.
 const CACHE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// The most payloads, each of which a lookup may compare with its name.
+const CACHED_MAX: usize = 1024;
 /// The longest wait for a parcel that another pull makes: the slowest takes a fifth of a second.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
@@ -70,11 +72,17 @@ impl ParcelCache {
         Ok(payload)
     }
 
+    /// Forgets what was made.
+    pub(super) fn clear(&self) {
+        let mut state = self.state.lock().unpoisoned();
+        (state.held, state.held_bytes) = (VecDeque::new(), 0);
+    }
+
     fn hold(&self, name: blake3::Hash, payload: &Arc<Vec<u8>>) {
         let mut state = self.state.lock().unpoisoned();
         state.held_bytes += payload.len();
         state.held.push_back((name, Arc::clone(payload)));
-        while state.held_bytes > CACHE_BYTES_MAX {
+        while state.held_bytes > CACHE_BYTES_MAX || state.held.len() > CACHED_MAX {
             let oldest = state.held.pop_front().map_or(0, |(_, payload)| payload.len());
             state.held_bytes -= oldest;
         }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::frame_cache::SharedFrames;
 use super::parcel_cache::{Allowance, ParcelCache};
 use super::patch_cache::{PatchMaker, name_of};
 use crate::ledger::Lease;
@@ -14,6 +15,7 @@ use crate::restore::{self, ChunkReader, SourceError};
 use crate::store::{Store, StoreReader};
 use delta::compression::LEVEL_DEFAULT;
 use format::manifest::{NodeRef, Root};
+use format::pack::FrameKind;
 use format::recipe::ChunkRef;
 use ground::faults::{Fault, Faulty};
 use protocol::pull::{Method, ReleaseView};
@@ -33,6 +35,7 @@ pub(super) struct ReadView<'a> {
     replies: &'a mpsc::Sender<PullReply>,
     maker: PatchMaker<'a>,
     parcels: &'a ParcelCache,
+    frames: Arc<SharedFrames<'a>>,
     link: &'a Link,
     /// For the parcel that is being made.
     allowance: Allowance,
@@ -54,6 +57,7 @@ impl<'a> ReadView<'a> {
             replies,
             maker: PatchMaker { cache: &shared.patches, heavy_work: &shared.heavy_work },
             parcels: &shared.parcels,
+            frames: Arc::new(shared.frames.begin()),
             link,
             allowance: Allowance::Light,
             deadline: Instant::now(),
@@ -105,6 +109,20 @@ impl ReleaseView for ReadView<'_> {
             }
             encoding => encoding,
         }
+    }
+
+    fn frame(
+        &mut self,
+        kind: FrameKind,
+        chunks: &[ChunkRef],
+        make: impl FnOnce(&mut Self) -> Result<Vec<u8>, Error>,
+    ) -> Result<Arc<Vec<u8>>, Error> {
+        let of_kind = match kind {
+            FrameKind::Manifest => "whit pull segments",
+            FrameKind::Content => "whit pull frame",
+        };
+        let frames = Arc::clone(&self.frames);
+        frames.payload(|| name_of(of_kind, &[], chunks), || make(self))
     }
 
     fn parcel(

@@ -17,10 +17,12 @@ use crate::wire::{Basis, Batch, Marks, Parcel, PullReply, PullRequest, pack_name
 use delta::compression::{self, Codec, Compressor, LEVEL_DEFAULT, LEVEL_FAST};
 use delta::{patch, probe};
 use format::manifest::{NodeRef, RefAt, Root, SegmentIndex, Thin};
-use format::pack::{FrameEnd, FrameKind, Framer};
+use format::pack::FrameKind;
 use format::recipe::ChunkRef;
 use format::record::Record;
-use ground::limits::{FRAME_PLAIN_TARGET, MESSAGE_ITEMS_MAX, PARCEL_PIECE_BYTES, SEGMENT_BATCH_BYTES};
+use ground::limits::{
+    FRAME_CHUNKS_MAX, FRAME_PLAIN_TARGET, MESSAGE_ITEMS_MAX, PARCEL_PIECE_BYTES, SEGMENT_BATCH_BYTES,
+};
 
 /// 1 MiB: content that may be sent as a patch to each machine (10 MB take a second); more only over slow links, once
 /// for all.
@@ -260,19 +262,28 @@ impl Proxy {
             }
             FrameKind::Content => (&mut self.fast, FRAME_PLAIN_TARGET, PullReply::Chunks as _),
         };
-        let mut framer = Framer::new(FrameKind::Content, FrameEnd::Reached, compressor).with_target(target);
-        let mut plain = Vec::new();
-        while let Some(part) = parts.pop_front() {
-            plain.clear();
-            view.read(&part, &mut plain).map_err(Error::Space)?;
-            if let Some(frame) = framer.push(part, &plain) {
-                if !parts.is_empty() {
-                    self.answers.push_front(Answer::Frames(kind, parts));
-                }
-                return Ok(Some(reply(frame.into())));
-            }
+        let (mut chunks, mut bytes) = (Vec::new(), 0);
+        while bytes < target
+            && chunks.len() < FRAME_CHUNKS_MAX
+            && let Some(part) = parts.pop_front()
+        {
+            bytes += part.bytes as usize;
+            chunks.push(part);
         }
-        Ok(framer.finish().map(|frame| reply(frame.into())))
+        if chunks.is_empty() {
+            return Ok(None);
+        }
+        if !parts.is_empty() {
+            self.answers.push_front(Answer::Frames(kind, parts));
+        }
+        let payload = view.frame(kind, &chunks, |view| {
+            let mut plain = Vec::with_capacity(bytes);
+            chunks.iter().try_for_each(|chunk| view.read(chunk, &mut plain)).map_err(Error::Space)?;
+            Ok(compressor.compress(&plain).1)
+        })?;
+        let codec = if payload.len() == bytes { Codec::Raw } else { Codec::Zstd };
+        let lengths = chunks.iter().map(|chunk| chunk.bytes).collect();
+        Ok(Some(reply(Batch { codec, lengths, payload: Arc::unwrap_or_clone(payload) })))
     }
 
     /// Gathers the marked chunks of some segments in units, neighbouring ones together, with what they resemble.
