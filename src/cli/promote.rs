@@ -17,7 +17,7 @@ use super::rollout_text::progress_text;
 use super::rollouts;
 use crate::agent::DeliveryProgress;
 use format::current::Standing;
-use format::record::{DeliveryEvent, Record};
+use format::record::DeliveryEvent;
 use ground::escape;
 use ground::ids::{ActionName, AppName, DestinationName, ReleaseId, RolloutId, Selector};
 use protocol::wire::{Answer, LogEntry, Moved, Operation, RolloutStatus};
@@ -101,18 +101,21 @@ pub async fn promote(arguments: PromoteArgs, output: &Output) -> Result<(), Erro
             "give APP@RELEASE, APP@LABEL or APP@latest",
         ));
     }
+    let app = release.app.clone();
     let question = |destinations, because, then| Operation::Promote { release, destinations, because, then };
-    move_current(how, output, question).await
+    move_current(app, how, output, question).await
 }
 
 /// Runs `whit rollback`.
 pub async fn rollback(arguments: RollbackArgs, output: &Output) -> Result<(), Error> {
     let RollbackArgs { app, how } = arguments;
+    let of = app.clone();
     let question = |destinations, because, then| Operation::Rollback { app, destinations, because, then };
-    move_current(how, output, question).await
+    move_current(of, how, output, question).await
 }
 
 async fn move_current(
+    app: AppName,
     how: MoveArgs,
     output: &Output,
     question: impl FnOnce(Vec<DestinationName>, Option<String>, Vec<ActionName>) -> Operation,
@@ -122,8 +125,7 @@ async fn move_current(
     let question = question(destinations, how.because, how.then);
     let open = how.access.open(output, local).await?;
     let mut moved: Option<Box<Moved>> = None;
-    let mut rollout: Option<(AppName, RolloutId)> = None;
-    let mut meant: Option<Record> = None;
+    let mut rollout: Option<RolloutId> = None;
     let mut progress = DeliveryProgress::default();
     let monitor = monitor(output, "sending");
     let ended = open
@@ -131,9 +133,8 @@ async fn move_current(
             let take = |answer| {
                 match answer {
                     Answer::Moved(found) => moved = Some(found),
-                    Answer::Meant(record) => meant = Some(record),
                     Answer::RollsOut(id) => {
-                        rollout = meant.as_ref().map(|record| (record.app.clone(), id));
+                        rollout = Some(id);
                         // It is named like a destination, and has no delivery of its own here.
                         leaves_after = leaves_after.map(|places| places.saturating_sub(1));
                     }
@@ -143,20 +144,20 @@ async fn move_current(
                 leaves_after != Some(progress.deliveries().len())
             };
             session.ask_while(&question, take).await?;
-            match rollout.as_ref().filter(|_| !how.no_wait) {
-                Some((app, id)) => Ok(Some(rollouts::follow(session, app, *id, output).await?)),
+            match rollout.filter(|_| !how.no_wait) {
+                Some(id) => Ok(Some(rollouts::follow(session, &app, id, output).await?)),
                 None => Ok(None),
             }
         })
         .await;
-    let ended = ended.map_err(|error| match &rollout {
-        Some((_, id)) => rollouts::interrupted(error, Some(*id)),
+    let ended = ended.map_err(|error| match rollout {
+        Some(_) => rollouts::interrupted(error, rollout),
         None => interrupted(error, progress.deliveries()),
     })?;
     drop(monitor);
-    if let (Some(record), Some((_, id))) = (meant, rollout) {
+    if let Some(id) = rollout {
         let events = progress.into_deliveries();
-        return report_rollout(&record, id, ended.as_ref(), &events, how.no_wait, output);
+        return report_rollout(&app, id, ended.as_ref(), &events, how.no_wait, output);
     }
     let moved = moved.ok_or(crate::agent::Error::Ended)?;
     let events = progress.into_deliveries();
@@ -169,16 +170,15 @@ async fn move_current(
 
 /// Reports a promotion to a group.
 fn report_rollout(
-    record: &Record,
+    app: &AppName,
     id: RolloutId,
     ended: Option<&RolloutStatus>,
     events: &[DeliveryEvent],
     leaves: bool,
     output: &Output,
 ) -> Result<(), Error> {
-    let mut value = json!(record);
-    value["rollout"] = ended.map_or_else(|| json!(id), |status| json!(status));
-    value["delivered"] = json!(events);
+    let rollout = ended.map_or_else(|| json!(id), |status| json!(status));
+    let value = json!({ "app": app, "rollout": rollout, "delivered": events });
     let result = if leaves { Ok(()) } else { delivered_all(events).and(rollouts::rolled_out(ended)) };
     output.report_with(&value, result, || {
         let first = ended.map_or_else(|| format!("rollout {id} goes on"), progress_text);
