@@ -10,22 +10,30 @@ use ground::ids::{AppName, Label, ReleaseId, RolloutId};
 const VERSION: u8 = 1;
 /// Releases that are remembered as bad; beyond it the oldest are forgotten.
 const BAD_MAX: usize = 64;
+/// Labels of the release that is being shown; they fit into the environment of a command.
+const LABELS_MAX: usize = 64;
 
 /// What a watching target remembers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watched {
     /// Names the directory, by chance.
     pub instance: u64,
+    /// Tells the folder that this is in from copies of it: in another one the directory gets another name.
+    pub home: String,
     /// The application.
     pub app: AppName,
-    /// The release that was confirmed last, or that a person put there.
+    /// The release that was confirmed, or started again, last. One that is shown and is not this one has yet to be proven.
     pub good: Option<ReleaseId>,
     /// The wish that was fulfilled, or turned down, last.
     pub dealt: Option<Wish>,
     /// True if a person has shown another release since that wish: it stays until something else is wished for.
     pub by_hand: bool,
+    /// How often a person has shown a release: so the process that watches knows a person's writing from its own.
+    pub hands: u32,
     /// The release that is being shown; none between updates.
     pub trying: Option<Trying>,
+    /// Switches in a row that were begun for a wish and did not show it.
+    pub missed: Option<Missed>,
     /// Releases that it went back from, the latest last.
     pub bad: Vec<Bad>,
     /// What it said last.
@@ -39,6 +47,15 @@ pub struct Wish {
     pub release: ReleaseId,
     /// The rollout that assigned it.
     pub rollout: Option<RolloutId>,
+}
+
+/// Switches that were begun and did not show their release: what was shown had been stopped for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missed {
+    /// What they were for.
+    pub wish: Wish,
+    /// How many they were.
+    pub times: u32,
 }
 
 /// A release that is shown but not confirmed, or about to be shown.
@@ -82,9 +99,17 @@ pub struct Bad {
     pub reason: String,
 }
 
+impl Trying {
+    /// Begins: of many labels the first are kept.
+    pub fn new(wish: Wish, labels: &[Label], from: Option<ReleaseId>, since: u64) -> Self {
+        let labels = labels.iter().take(LABELS_MAX).cloned().collect();
+        Self { wish, labels, from, since, step: Step::Switching }
+    }
+}
+
 impl Watched {
     /// Begins with nothing.
-    pub fn new(instance: u64, app: AppName) -> Self {
+    pub fn new(instance: u64, home: String, app: AppName) -> Self {
         let report = TargetReport {
             shown: None,
             previous: None,
@@ -95,7 +120,19 @@ impl Watched {
             saved_bytes: 0,
             output: String::new(),
         };
-        Self { instance, app, good: None, dealt: None, by_hand: false, trying: None, bad: Vec::new(), report }
+        Self {
+            instance,
+            home,
+            app,
+            good: None,
+            dealt: None,
+            by_hand: false,
+            hands: 0,
+            trying: None,
+            missed: None,
+            bad: Vec::new(),
+            report,
+        }
     }
 
     /// Returns why a release is bad here, if it is.
@@ -116,6 +153,24 @@ impl Watched {
         self.bad.retain(|bad| bad.release != *release);
     }
 
+    /// Notes that a person has shown a release, however it failed before: it is to be proven, and stays until something else is wanted.
+    pub fn shown_by_hand(&mut self, release: &ReleaseId) {
+        self.forget_bad(release);
+        (self.good, self.trying, self.missed) = (None, None, None);
+        self.by_hand = true;
+        self.hands = self.hands.wrapping_add(1);
+    }
+
+    /// Counts a switch that was begun and did not show its release.
+    pub fn miss(&mut self, wish: Wish) {
+        self.missed = Some(Missed { wish, times: self.missed(wish) + 1 });
+    }
+
+    /// Returns the switches in a row that were begun for a wish and did not show it.
+    pub fn missed(&self, wish: Wish) -> u32 {
+        self.missed.filter(|missed| missed.wish == wish).map_or(0, |missed| missed.times)
+    }
+
     /// Encodes the value.
     pub fn encode(&self) -> Vec<u8> {
         value::encode_checked(VERSION, self)
@@ -133,7 +188,7 @@ mod tests {
 
     #[test]
     fn the_latest_bad_releases_are_remembered_each_once() {
-        let mut watched = Watched::new(7, "web".parse().expect("a name"));
+        let mut watched = Watched::new(7, "home".to_owned(), "web".parse().expect("a name"));
         let release = |number: u8| ReleaseId::of(&[number]);
         for number in (0..=u8::try_from(BAD_MAX).expect("few")).chain([5]) {
             watched.add_bad(release(number), number.into(), format!("reason {number}"));

@@ -3,69 +3,87 @@
 use super::error::Result;
 use super::hooks::reason;
 use super::watched_directory::{Held, Target};
+use disk::clock::now;
 use format::target::TargetState;
-use format::watched::{Watched, Wish};
+use format::watched::{Trying, Watched, Wish};
 use ground::faults::Fault;
-use ground::ids::ReleaseId;
+use ground::ids::{Label, ReleaseId};
 
 /// What a person can do about a release that is bad here.
 const BY_HAND: &str = "`whit pull` by hand tries it again";
+
+/// Switches in a row that are begun for a wish: each stops what is shown, and starts it again where the release cannot be shown.
+const SWITCHES_MAX: u32 = 3;
 
 /// What a wish comes to, before anything is fetched.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Decision {
     /// The release is fetched and shown.
     Fetch,
+    /// What is shown stays, and is started and confirmed: nobody has seen it work.
+    Prove,
     /// What is shown stays, and this is reported of it.
     Stay(TargetState),
 }
 
-/// Decides what a wish comes to where `shown` is shown.
-fn decide(watched: &Watched, shown: Option<ReleaseId>, wish: Wish) -> Decision {
-    let is_shown = shown == Some(wish.release);
-    match watched.bad(&wish.release) {
-        Some(bad) if is_shown => {
-            let reason = reason(&format!("{}; there is no copy before it to go back to", bad.reason));
-            Decision::Stay(TargetState::Failed { reason, fault: Fault::Input })
-        }
-        Some(bad) => {
-            let reason =
-                reason(&format!("it went back from this release before ({}); {BY_HAND}", bad.reason));
-            Decision::Stay(TargetState::RolledBack { reason })
-        }
+/// Decides what a wish comes to where `shown` is shown; says which release that is about. This is the wanted one, unless a person has
+/// shown another since.
+fn decide(watched: &Watched, shown: Option<ReleaseId>, wish: Wish) -> (ReleaseId, Decision) {
+    let is_proven = shown.is_none() || watched.good == shown;
+    let by_hand = shown.filter(|_| watched.by_hand && watched.dealt == Some(wish));
+    let about = by_hand.unwrap_or(wish.release);
+    let is_shown = shown == Some(about);
+    let failed = |why: String| {
+        let report = &watched.report;
+        let has_said = matches!(report.state, TargetState::Failed { .. }) && report.about == Some(about);
+        let state = TargetState::Failed { reason: reason(&why), fault: Fault::Input };
+        Decision::Stay(if has_said { report.state.clone() } else { state })
+    };
+    let gone_back = |why: &str| {
+        let reason = reason(&format!("it went back from this release before ({why}); {BY_HAND}"));
+        Decision::Stay(TargetState::RolledBack { reason })
+    };
+    let decision = match watched.bad(&about) {
+        Some(bad) if is_shown => failed(format!("{}; it stays", bad.reason)),
+        Some(bad) if is_proven => gone_back(&bad.reason),
+        Some(bad) => failed(format!("{}; what was shown before could not be started again", bad.reason)),
+        None if is_shown && !is_proven => Decision::Prove,
         None if is_shown => Decision::Stay(TargetState::Confirmed),
-        None if watched.by_hand && watched.dealt == Some(wish) && shown.is_some() => {
-            Decision::Stay(TargetState::Confirmed)
+        None if watched.missed(wish) >= SWITCHES_MAX => {
+            failed(format!("{SWITCHES_MAX} times it could not be shown; {BY_HAND}"))
         }
         None => Decision::Fetch,
-    }
+    };
+    (about, decision)
 }
 
 impl Target {
     /// Decides what a wish comes to; reports and remembers it where nothing is to be fetched.
-    pub(super) fn begin(&self, held: &mut Held, wish: Wish) -> Result<Decision> {
-        let shown = held.place.shown()?.map(|(release, _)| release);
-        let decision = decide(&held.watched, shown, wish);
-        let Decision::Stay(state) = &decision else {
-            held.watched.by_hand = false;
-            held.watched.report.shown = shown;
-            held.watched.report.previous = held.place.previous()?.map(|(release, _)| release);
-            return Ok(decision);
-        };
-        let stays_by_hand = held.watched.by_hand && shown != Some(wish.release);
-        let about = if stays_by_hand { shown } else { Some(wish.release) };
-        let is_known = held.watched.report.about == about && held.watched.report.state == *state;
-        let mut watched = held.watched.clone();
-        if !is_known {
-            watched.report.output = String::new();
+    pub(super) fn begin(&self, held: &mut Held, wish: Wish, labels: &[Label]) -> Result<Decision> {
+        let shown = held.place.shown()?;
+        let release = shown.as_ref().map(|(release, _)| *release);
+        let (about, decision) = decide(&held.watched, release, wish);
+        held.watched.by_hand = about != wish.release;
+        match (&decision, shown) {
+            (Decision::Stay(state), _) => {
+                let mut watched = held.watched.clone();
+                if watched.report.about != Some(about) || watched.report.state != *state {
+                    watched.report.output = String::new();
+                }
+                watched.dealt = Some(wish);
+                self.conclude(held, watched, wish, Some(about), state.clone())?;
+            }
+            (Decision::Prove, Some((_, copy))) => {
+                held.watched.dealt = Some(wish);
+                let labels = if held.watched.by_hand { &[] } else { labels };
+                let wish = Wish { release: about, ..wish };
+                self.prove(held, Trying::new(wish, labels, None, now()), copy)?;
+            }
+            _ => {
+                held.watched.report.shown = release;
+                held.watched.report.previous = held.place.previous()?.map(|(release, _)| release);
+            }
         }
-        if *state == TargetState::Confirmed {
-            // A release that a person put there counts as good.
-            watched.good = shown;
-        }
-        watched.dealt = Some(wish);
-        watched.by_hand = stays_by_hand;
-        self.conclude(held, watched, wish, about, state.clone())?;
         Ok(decision)
     }
 }

@@ -10,7 +10,12 @@ pub struct Gate(Mutex<State>);
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum State {
+    /// It finishes what was begun before: it goes on until that is done.
     #[default]
+    Beginning,
+    /// The same, and is to end then.
+    Ending,
+    /// It fetches.
     Open,
     /// The switch began: the update goes on to its end.
     Passed,
@@ -19,21 +24,32 @@ enum State {
 }
 
 impl Gate {
+    /// Begins the fetch; returns false if the update was ended before.
+    pub fn open(&self) -> bool {
+        self.go(|state| match state {
+            State::Beginning => State::Open,
+            State::Ending => State::Ended,
+            other => other,
+        }) == State::Open
+    }
+
     /// Begins the switch; returns false if the update was ended before.
     pub fn pass(&self) -> bool {
-        self.go_to(State::Passed)
+        self.go(|state| if state == State::Open { State::Passed } else { state }) == State::Passed
     }
 
-    /// Ends the update; returns false if the switch has begun.
+    /// Ends the update; returns false if it goes on: the switch has begun, or it ends once it has finished what was begun before.
     pub fn end(&self) -> bool {
-        self.go_to(State::Ended)
+        self.go(|state| match state {
+            State::Beginning => State::Ending,
+            State::Open => State::Ended,
+            other => other,
+        }) == State::Ended
     }
 
-    fn go_to(&self, wanted: State) -> bool {
+    fn go(&self, next: impl FnOnce(State) -> State) -> State {
         let mut state = self.0.lock().unpoisoned();
-        if *state == State::Open {
-            *state = wanted;
-        }
-        *state == wanted
+        *state = next(*state);
+        *state
     }
 }

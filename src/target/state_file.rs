@@ -3,10 +3,11 @@
 //! Whoever writes it holds the place, so that a watching target and a person who pulls by hand never write at a time.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use disk::files;
+use disk::files::{self, OnPath as _};
 use format::watched::Watched;
 use ground::faults::{Fault, Faulty as _};
 use ground::ids::ReleaseId;
@@ -30,7 +31,7 @@ impl StateFile {
         Self(folder.join(NAME))
     }
 
-    /// Reads it; none where it is not there, or damaged, which costs the memory of bad releases.
+    /// Reads it; none where it is not there or unusable: damaged, or of another version.
     ///
     /// # Errors
     /// It cannot be read.
@@ -50,9 +51,13 @@ impl StateFile {
     /// Writes it durably; on a full disk in the room that is held.
     ///
     /// # Errors
-    /// The old content is still there.
+    /// The old content is still there. One that would be too long to be read is not written.
     pub fn write(&self, watched: &Watched) -> files::Result<()> {
-        let write = || files::publish(&self.0, &watched.encode(), 0o600);
+        let bytes = watched.encode();
+        if bytes.len() as u64 > BYTES_MAX {
+            return Err(io::Error::from(io::ErrorKind::FileTooLarge)).on("write", &self.0);
+        }
+        let write = || files::publish(&self.0, &bytes, 0o600);
         write().or_else(|error| match error.fault() {
             Fault::Full => {
                 files::remove(&self.0.with_file_name(ROOM))?;
@@ -67,17 +72,14 @@ impl StateFile {
         fs::metadata(&self.0).ok()?.modified().ok()
     }
 
-    /// Notes that a person has shown `release`: it counts as good, however it failed before, and stays until something else
-    /// is wanted. Nothing where no target watches the place.
+    /// Notes that a person has shown `release`: it is proven by the target that watches, and stays until something else is wanted.
+    /// Nothing where no target watches the place.
     ///
     /// # Errors
     /// It cannot be read or written.
     pub fn note_by_hand(&self, release: ReleaseId) -> files::Result<()> {
         let Some(mut watched) = self.read()? else { return Ok(()) };
-        watched.forget_bad(&release);
-        watched.good = Some(release);
-        watched.trying = None;
-        watched.by_hand = true;
+        watched.shown_by_hand(&release);
         self.write(&watched)
     }
 }

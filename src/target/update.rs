@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use super::decision::Decision;
 use super::error::{Error, Result};
 use super::gate::Gate;
-use super::going_back::with_hint;
+use super::going_back::{Broken, with_hint};
 use super::hooks::{Event, Failure, Hooks, reason};
 use super::place::{self, Place};
 use super::watched_directory::{Held, Target};
@@ -18,11 +18,11 @@ use crate::agent::{self, Session};
 use crate::net::blocking::start_whole;
 use disk::clock::now;
 use disk::crash_points;
-use format::record::{Progress, Record};
+use format::record::Progress;
 use format::target::{TargetReport, TargetState};
-use format::watched::{Step, Trying, Wish};
+use format::watched::{Trying, Wish};
 use ground::faults::Faulty as _;
-use ground::ids::{Label, ReleaseId, Selector};
+use ground::ids::{ReleaseId, Selector};
 use ground::poison::Unpoisoned as _;
 use protocol::wire::Wanted;
 
@@ -51,15 +51,16 @@ impl Target {
     ) -> Result<Outcome> {
         let rollout = wanted.assigned.as_ref().map(|assigned| assigned.rollout);
         let wish = Wish { release: wanted.record.release, rollout };
-        let target = Arc::clone(self);
+        let (target, labels) = (Arc::clone(self), wanted.record.labels.clone());
         let begun = start_whole(move || {
             let mut held = target.hold()?;
-            let decision = target.begin(&mut held, wish)?;
+            let decision = target.begin(&mut held, wish, &labels)?;
             let shown = held.place.shown()?;
             Ok::<_, Error>((held, decision, shown))
         });
         let (mut held, decision, from) = begun.await??;
-        if decision != Decision::Fetch {
+        // Until here it finishes what was begun before, which nobody ends.
+        if decision != Decision::Fetch || !gate.open() {
             return Ok(Outcome::Settled);
         }
         let record = &wanted.record;
@@ -81,25 +82,30 @@ impl Target {
         let monitor = self.reports.fetching(report.clone(), total);
         let options = self.pull_options(&held.place);
         let stopped = Arc::new(Mutex::new(None));
-        let before = self.before_switch(from, record, wish, report, gate, &stopped);
+        let shown = from.as_ref().map(|(release, _)| *release);
+        let trying = Trying::new(wish, &record.labels, shown, now());
+        let before = self.before_switch(from, trying.clone(), report, gate, &stopped);
         let pulled = held.place.pull(session, &selector, options, Some(before), &monitor).await;
+        // What follows is short, or has begun.
+        gate.pass();
         let target = Arc::clone(self);
-        let labels = record.labels.clone();
-        let ended = start_whole(move || match pulled {
-            Ok(pulled) => {
-                crash_points::point("update.switched");
-                held.watched = target.read()?;
-                let report = &mut held.watched.report;
-                report.fetched_bytes = pulled.fetched_bytes;
-                report.saved_bytes = pulled.bytes.saturating_sub(pulled.fetched_bytes);
-                target.prove(&mut held, wish, &labels, pulled.copy)?;
-                Ok(Outcome::Settled)
-            }
-            Err(error) => {
-                held.watched = target.read()?;
-                let failure = stopped.lock().unpoisoned().take();
-                target.not_shown(&mut held, wish, &error, failure)?;
-                Ok(Outcome::Again)
+        let ended = start_whole(move || {
+            held.watched = target.read();
+            held.watched.by_hand = false;
+            match pulled {
+                Ok(pulled) => {
+                    crash_points::point("update.switched");
+                    let report = &mut held.watched.report;
+                    report.fetched_bytes = pulled.fetched_bytes;
+                    report.saved_bytes = pulled.bytes.saturating_sub(pulled.fetched_bytes);
+                    target.prove(&mut held, trying, pulled.copy)?;
+                    Ok(Outcome::Settled)
+                }
+                Err(error) => {
+                    let failure = stopped.lock().unpoisoned().take();
+                    target.not_shown(held, wish, &error, failure)?;
+                    Ok(Outcome::Again)
+                }
             }
         });
         ended.await?
@@ -116,14 +122,12 @@ impl Target {
     fn before_switch(
         self: &Arc<Self>,
         from: Option<(ReleaseId, PathBuf)>,
-        record: &Record,
-        wish: Wish,
+        trying: Trying,
         report: TargetReport,
         gate: &Arc<Gate>,
         stopped: &Arc<Mutex<Option<Failure>>>,
     ) -> BeforeSwitch {
         let (target, gate, stopped) = (Arc::clone(self), Arc::clone(gate), Arc::clone(stopped));
-        let labels = record.labels.clone();
         Box::new(move |_| {
             if !gate.pass() {
                 return Err(agent::Error::HeldBack);
@@ -131,13 +135,12 @@ impl Target {
             let report = TargetReport { state: TargetState::Switching, ..report };
             target.reports.say(&report);
             target.state.hold_room();
-            let mut watched = target.read().map_err(|_| agent::Error::HeldBack)?;
-            let shown = from.as_ref().map(|(release, _)| *release);
-            let step = Step::Switching;
-            watched.trying = Some(Trying { wish, labels: labels.clone(), from: shown, since: now(), step });
+            let (wish, labels) = (trying.wish, trying.labels.clone());
+            let mut watched = target.read();
+            watched.trying = Some(trying);
             watched.by_hand = false;
             watched.report = report;
-            target.state.write(&watched)?;
+            target.write_now(&watched)?;
             if let (Some(line), Some((from, copy))) = (&target.options.hooks.before_release, from) {
                 let mut occasion = target.occasion(Event::BeforeRelease, wish.release, &labels, copy);
                 occasion.previous = Some(from);
@@ -152,8 +155,8 @@ impl Target {
     }
 
     /// Starts and confirms the release that is shown now; goes back where that fails.
-    fn prove(&self, held: &mut Held, wish: Wish, labels: &[Label], copy: PathBuf) -> Result<()> {
-        let from = held.watched.trying.as_ref().and_then(|trying| trying.from);
+    pub(super) fn prove(&self, held: &mut Held, trying: Trying, copy: PathBuf) -> Result<()> {
+        let wish = trying.wish;
         held.watched.report.shown = Some(wish.release);
         held.watched.report.previous = held.place.previous()?.map(|(release, _)| release);
         let report = TargetReport {
@@ -166,8 +169,8 @@ impl Target {
         self.reports.say(&report);
         held.watched.report = report;
         let Hooks { on_release, .. } = &self.options.hooks;
-        let mut occasion = self.occasion(Event::Released, wish.release, labels, copy);
-        occasion.previous = from;
+        let mut occasion = self.occasion(Event::Released, wish.release, &trying.labels, copy);
+        occasion.previous = trying.from;
         let proven = match on_release {
             Some(line) => self.options.hooks.run(line, &occasion, &self.ending).map_err(|failure| Failure {
                 reason: format!("the command after the switch failed: {}", failure.reason),
@@ -183,46 +186,49 @@ impl Target {
             return Ok(());
         }
         if let Err(failure) = proven {
-            return self.leave(held, &failure.reason, failure.output);
+            return self.leave(held, trying, &failure.reason, failure.output);
         }
         crash_points::point("update.confirmed");
         let mut watched = held.watched.clone();
-        watched.trying = None;
+        (watched.trying, watched.missed) = (None, None);
         watched.good = Some(wish.release);
-        watched.dealt = Some(wish);
+        if !watched.by_hand {
+            watched.dealt = Some(wish);
+        }
         self.conclude(held, watched, wish, Some(wish.release), TargetState::Confirmed)
     }
 
-    /// Reports why a release was not shown; starts again what was stopped for it.
+    /// Reports why a release was not shown. Where its switch had begun, finishes that.
     fn not_shown(
         &self,
-        held: &mut Held,
+        mut held: Held,
         wish: Wish,
         error: &place::Error,
         failure: Option<Failure>,
     ) -> Result<()> {
-        let shown = held.place.shown()?;
-        if held.watched.trying.is_some() && shown.as_ref().is_some_and(|(shown, _)| *shown == wish.release) {
-            // It failed after its switch.
-            return self.leave(held, &error.to_string(), String::new());
-        }
-        let began = held.watched.trying.take().is_some();
-        let (mut why, output) = match failure {
+        let (why, output) = match failure {
             Some(Failure { reason, output, .. }) => {
                 (format!("the command before the switch failed: {reason}"), output)
             }
             None => (with_hint(error), String::new()),
         };
-        if self.is_ending() {
-            return Ok(());
+        if held.watched.trying.is_some() {
+            // It may have failed after its exchange: once the place is opened again, what is shown is known.
+            drop(held);
+            return self.hold_after(Some(Broken { why, output, fault: error.fault() })).map(drop);
         }
-        if began {
-            why.push_str(&self.start_again(shown.as_ref(), wish, &why));
+        if error.is_of_link() {
+            self.reports.note(&format!("{why}; trying again"));
+            if held.watched.dealt != Some(wish) {
+                held.watched.dealt = Some(wish);
+                self.write(&held.watched);
+            }
+            return Ok(());
         }
         let mut watched = held.watched.clone();
         watched.report.output = output;
         watched.dealt = Some(wish);
         let state = TargetState::Failed { reason: reason(&why), fault: error.fault() };
-        self.conclude(held, watched, wish, Some(wish.release), state)
+        self.conclude(&mut held, watched, wish, Some(wish.release), state)
     }
 }

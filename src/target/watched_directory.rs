@@ -1,9 +1,11 @@
 //! A directory that a process keeps at what the proxy wants, and what it remembers of it.
 
-use std::path::PathBuf;
-use std::sync::Mutex;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use super::error::{Error, Result};
 use super::hooks::{Event, Hooks, Occasion, reason};
@@ -11,13 +13,17 @@ use super::place::{Place, PlaceOptions};
 use super::reports::Reports;
 use super::state_file::StateFile;
 use crate::agent::pull::PullOptions;
-use disk::files::Lock;
+use crate::net::blocking::start_whole;
+use disk::files::{self, Lock};
 use format::target::TargetState;
 use format::watched::{Watched, Wish};
 use ground::faults::Faulty as _;
 use ground::ids::{AppName, Label, ReleaseId, SpaceName, TargetName};
 use ground::poison::Unpoisoned as _;
 use protocol::wire::Wanted;
+
+/// A machine's id has 32 digits.
+const MACHINE_BYTES_MAX: u64 = 256;
 
 /// What a target shows, where, and what runs then.
 #[derive(Debug, Clone)]
@@ -48,8 +54,10 @@ pub struct Target {
     instance: u64,
     /// Set to end commands soon.
     pub(super) ending: AtomicBool,
-    /// What could not be written yet.
-    unwritten: Mutex<Option<Watched>>,
+    /// What is remembered. A person who shows a release changes the file; of all else this knows better.
+    memory: Mutex<Watched>,
+    /// False if the file does not say so yet.
+    is_written: AtomicBool,
     /// Held against others that watch for the same directory.
     _lock: Lock,
 }
@@ -71,14 +79,17 @@ impl Target {
         let lock = Lock::take(&folder.join("watching"), Duration::ZERO)?;
         let lock = lock.ok_or_else(|| Error::Watched(options.directory.clone()))?;
         let state = StateFile::new(&folder);
-        let remembered = state.read()?.filter(|watched| watched.app == options.app);
-        let watched = if let Some(watched) = remembered {
-            watched
-        } else {
-            let watched = Watched::new(instance()?, options.app.clone());
-            state.write(&watched)?;
-            watched
+        let (found, home) = (state.read()?, home(&folder));
+        let watched = match found.clone().filter(|watched| watched.app == options.app) {
+            Some(watched) if watched.home == home => watched,
+            // A copy of the folder is of another directory.
+            Some(watched) => Watched { instance: instance()?, home, ..watched },
+            // What is shown has yet to be proven, also where the file is damaged.
+            None => Watched::new(instance()?, home, options.app.clone()),
         };
+        if found.as_ref() != Some(&watched) {
+            state.write(&watched)?;
+        }
         drop(place);
         reports.say(&watched.report);
         let instance = watched.instance;
@@ -88,7 +99,8 @@ impl Target {
             state,
             instance,
             ending: AtomicBool::new(false),
-            unwritten: Mutex::new(None),
+            memory: Mutex::new(watched),
+            is_written: AtomicBool::new(true),
             _lock: lock,
         })
     }
@@ -118,24 +130,59 @@ impl Target {
         self.ending.store(true, Ordering::Relaxed);
     }
 
-    /// Returns what is remembered, and writes what could not be written before.
-    pub(super) fn read(&self) -> Result<Watched> {
-        let unwritten = self.unwritten.lock().unpoisoned().take();
-        if let Some(watched) = unwritten {
-            self.write(&watched);
-            return Ok(watched);
+    /// Returns what is remembered, and writes it where the file says something else. The place is held.
+    pub(super) fn read(&self) -> Watched {
+        let file = self.state.read().ok().flatten().filter(|file| file.app == self.options.app);
+        let mut memory = self.memory.lock().unpoisoned();
+        match file {
+            Some(file) if file.hands != memory.hands => *memory = file,
+            Some(file) if file == *memory => {}
+            _ => {
+                self.is_written.store(self.state.write(&memory).is_ok(), Ordering::Relaxed);
+                return memory.clone();
+            }
         }
-        let watched = self.state.read()?.filter(|watched| watched.app == self.options.app);
-        Ok(watched.unwrap_or_else(|| Watched::new(self.instance, self.options.app.clone())))
+        self.is_written.store(true, Ordering::Relaxed);
+        memory.clone()
     }
 
-    /// Writes what is remembered; on a full disk later. What the file says meanwhile is true as well: it leads to going back again.
+    /// Writes what is remembered; on a full disk later.
     pub(super) fn write(&self, watched: &Watched) {
-        if let Err(error) = self.state.write(watched) {
+        if let Err(error) = self.write_now(watched) {
             self.reports
                 .note(&format!("{error}: until it can be written, whit remembers it in memory alone"));
-            *self.unwritten.lock().unpoisoned() = Some(watched.clone());
+            *self.memory.lock().unpoisoned() = watched.clone();
         }
+    }
+
+    /// Writes what is to be remembered.
+    ///
+    /// # Errors
+    /// What was remembered before still is.
+    pub(super) fn write_now(&self, watched: &Watched) -> files::Result<()> {
+        let written = self.state.write(watched);
+        self.is_written.store(written.is_ok(), Ordering::Relaxed);
+        if written.is_ok() {
+            *self.memory.lock().unpoisoned() = watched.clone();
+        }
+        written
+    }
+
+    /// Writes what could not be written before, if there is any and it can be.
+    ///
+    /// # Errors
+    /// The place cannot be opened.
+    pub async fn flush(self: &Arc<Self>) -> Result<()> {
+        if self.is_written.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let target = Arc::clone(self);
+        let flushing = start_whole(move || {
+            let _place = Place::open(&target.options.directory, &target.options.place, &target.reports)?;
+            target.read();
+            Ok(())
+        });
+        flushing.await?
     }
 
     /// Reports that nothing could be done about a wish.
@@ -169,7 +216,7 @@ impl Target {
         watched.report.state = state;
         watched.report.shown = held.place.shown()?.map(|(release, _)| release);
         watched.report.previous = held.place.previous()?.map(|(release, _)| release);
-        if watched != self.read()? {
+        if watched != self.read() {
             self.write(&watched);
         }
         self.reports.say(&watched.report);
@@ -197,6 +244,17 @@ impl Target {
             reason: None,
         }
     }
+}
+
+/// Tells a folder from copies of it, here or on another machine.
+fn home(folder: &Path) -> String {
+    let machine = files::read_if_there(Path::new("/etc/machine-id"), MACHINE_BYTES_MAX).ok().flatten();
+    let machine = String::from_utf8(machine.unwrap_or_default()).unwrap_or_default();
+    let found = fs::metadata(folder).ok();
+    let born =
+        found.as_ref().and_then(|found| found.created().ok()?.duration_since(SystemTime::UNIX_EPOCH).ok());
+    let (inode, born) = (found.map_or(0, |found| found.ino()), born.unwrap_or_default().as_nanos());
+    format!("{} {inode} {born}", machine.trim())
 }
 
 /// Draws the number that names a directory.

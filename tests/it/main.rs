@@ -79,4 +79,5 @@ mod updating;
 mod maintenance;
 mod walker;
 mod watching;
+mod watching_bad_cases;
 mod world;

@@ -45,14 +45,14 @@ pub fn word(state: &TargetState) -> &'static str {
 
 impl Heard {
     /// Returns the states since the last call, each once in a row.
-    fn states(&self) -> Vec<&'static str> {
+    pub fn states(&self) -> Vec<&'static str> {
         let mut states: Vec<_> =
             self.0.lock().expect("no panic").drain(..).map(|report| word(&report.state)).collect();
         states.dedup();
         states
     }
 
-    fn last(&self) -> TargetReport {
+    pub fn last(&self) -> TargetReport {
         self.0.lock().expect("no panic").last().expect("something was reported").clone()
     }
 }
@@ -76,19 +76,20 @@ pub fn hooks(log: &std::path::Path) -> Hooks {
     }
 }
 
-struct Site {
-    world: World,
-    session: Session,
-    heard: Arc<Heard>,
-    hooks: Hooks,
-    dir: PathBuf,
+/// A proxy, and a directory that is kept at its releases.
+pub struct Site {
+    pub world: World,
+    pub session: Session,
+    pub heard: Arc<Heard>,
+    pub hooks: Hooks,
+    pub dir: PathBuf,
     layout: Layout,
     keep: Option<usize>,
 }
 
 impl Site {
     /// A proxy with releases of `app`, the first one first. A release's files named `fails-…` let its commands fail.
-    async fn new(layout: Layout, releases: &[&str]) -> (Self, Vec<Record>) {
+    pub async fn new(layout: Layout, releases: &[&str]) -> (Self, Vec<Record>) {
         let world = World::start();
         for (number, more) in (1..).zip(releases) {
             let tree = world.path(&format!("tree-{number}"));
@@ -107,7 +108,7 @@ impl Site {
         (Self { world, session, heard: Arc::default(), hooks, dir, layout, keep: None }, records)
     }
 
-    fn try_target(&self) -> Result<Arc<Target>, Error> {
+    pub fn try_target(&self) -> Result<Arc<Target>, Error> {
         let options = Options {
             app: "app".parse().expect("a name"),
             directory: self.dir.clone(),
@@ -122,11 +123,11 @@ impl Site {
             .map(Arc::new)
     }
 
-    fn target(&self) -> Arc<Target> {
+    pub fn target(&self) -> Arc<Target> {
         self.try_target().expect("a target")
     }
 
-    async fn update(&self, target: &Arc<Target>, record: &Record, rollout: Option<&str>) -> Outcome {
+    pub async fn update(&self, target: &Arc<Target>, record: &Record, rollout: Option<&str>) -> Outcome {
         let assigned = rollout.map(|rollout| Assignment {
             release: record.release,
             rollout: rollout.parse().expect("an id"),
@@ -137,18 +138,18 @@ impl Site {
     }
 
     /// Returns the lines that the commands wrote since the last call.
-    fn log(&self) -> Vec<String> {
+    pub fn log(&self) -> Vec<String> {
         let log = fs::read_to_string(self.world.path("log")).unwrap_or_default();
         drop(fs::remove_file(self.world.path("log")));
         log.lines().map(str::to_owned).collect()
     }
 
-    fn shows(&self, number: u64) {
+    pub fn shows(&self, number: u64) {
         assert_same(&self.world.path(&format!("tree-{number}")), &self.copy());
     }
 
     /// The folder of the shown copy.
-    fn copy(&self) -> PathBuf {
+    pub fn copy(&self) -> PathBuf {
         match self.layout {
             Layout::Plain => self.dir.clone(),
             Layout::Releases => self.dir.join("current"),
@@ -156,7 +157,7 @@ impl Site {
     }
 
     /// A person pulls a release, as `whit pull` does.
-    async fn pull_by_hand(&self, record: &Record) {
+    pub async fn pull_by_hand(&self, record: &Record) {
         let options = PlaceOptions { layout: None, otherwise: self.layout, shared: None };
         let mut place = Place::open(&self.dir, &options, &ground::monitor::Silent).expect("a place");
         let selector = format!("app@{}", record.release).parse().expect("a selector");
@@ -231,7 +232,7 @@ async fn a_release_that_is_not_confirmed_is_left_and_not_tried_again_by_itself()
         site.update(&target, &releases[2], None).await;
         site.shows(2);
         assert_eq!(site.heard.last().shown, Some(releases[1].release));
-        assert_eq!(site.heard.states(), ["confirmed"]);
+        assert_eq!(site.heard.states(), ["confirming", "failed"]);
         site.update(&target, &releases[1], None).await;
         site.update(&target, &releases[2], None).await;
         site.shows(3);
@@ -283,7 +284,7 @@ async fn an_update_that_was_ended_before_its_switch_changes_nothing() {
     site.update(&target, &releases[0], None).await;
     site.log();
     let gate = Arc::new(Gate::default());
-    assert!(gate.end() && !gate.pass());
+    assert!(!gate.end() && !gate.open() && !gate.pass());
     let wanted = Wanted { record: releases[1].clone(), assigned: None };
     within(target.update(&site.session, &wanted, &gate)).await.expect("an outcome");
     assert_eq!(site.log().len(), 0);

@@ -6,7 +6,7 @@ use crate::agent;
 use crate::agent::pull::Layout;
 use crate::delivery::destination;
 use ground::escape;
-use ground::faults::{Fault, faulty};
+use ground::faults::{Fault, Faulty as _, faulty};
 
 /// Why a place cannot show a release.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +51,13 @@ faulty! {
 }
 
 impl Error {
+    /// Returns whether the proxy or the link to it failed for now.
+    pub(in crate::target) fn is_of_link(&self) -> bool {
+        use agent::Error::{Ended, Link, Refused, Stalled, Unheard};
+        self.fault() == Fault::Retry
+            && matches!(self, Self::Agent(Link(_) | Refused(_) | Ended | Stalled(_) | Unheard(_)))
+    }
+
     /// Returns whether content was missing that a copy has by its mark.
     pub(super) fn lacks_content(&self) -> bool {
         use crate::restore::{Error::Source, SourceError};
