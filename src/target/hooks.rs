@@ -213,7 +213,9 @@ impl Hooks {
             if ending.load(Ordering::Relaxed) {
                 return Err(stopped());
             }
-            self.run(line, occasion, ending).map_err(|failure| {
+            // One that hangs is not healthy, however long commands may take.
+            let time = self.confirm_within.min(self.hook_timeout);
+            self.run_for(line, occasion, time, ending).map_err(|failure| {
                 let time = humantime::format_duration(Duration::from_secs(healthy.elapsed().as_secs()));
                 let reason = format!("the check succeeded, and failed {time} later: {}", failure.reason);
                 Failure { reason, ..failure }
@@ -319,6 +321,9 @@ mod tests {
     #[test]
     fn a_check_that_flaps_fails() {
         let folder = tempfile::tempdir().expect("a folder");
+        let hangs = "if [ -e hung ]; then exec sleep 1000; fi; touch hung";
+        let failed = hooks(hangs, 1, 1).confirm(&occasion(folder.path()), &never()).expect_err("it hangs");
+        assert!(failed.reason.contains("it took longer than 1s"), "{failed:?}");
         let flaps = "if [ -e up ]; then exit 1; fi; touch up";
         let failed = hooks(flaps, 60, 1).confirm(&occasion(folder.path()), &never()).expect_err("it flaps");
         assert!(failed.reason.starts_with("the check succeeded, and failed"), "{failed:?}");

@@ -22,6 +22,8 @@ use protocol::wire::{FromTarget, Operation, ToTarget, Wanted, Watching};
 const WAIT_MIN: Duration = Duration::from_millis(250);
 /// … 30 s.
 const WAIT_MAX: Duration = Duration::from_secs(30);
+/// A stream that lasted that long was no try: two machines that replace each other come less and less often.
+const LASTING: Duration = WAIT_MAX;
 /// Messages that are read ahead.
 const MESSAGES_AHEAD: usize = 4;
 
@@ -70,9 +72,13 @@ pub async fn hold(
     let mut is_away = false;
     loop {
         stream.was_heard = false;
+        let began = Instant::now();
         let error = stream.converse().await;
         if stream.was_heard {
-            (tries, is_away) = (0, false);
+            is_away = false;
+        }
+        if began.elapsed() >= LASTING {
+            tries = 0;
         }
         let is_final = matches!(error.fault(), Fault::Denied | Fault::Input | Fault::Version);
         if is_final && !stream.was_accepted {
@@ -82,14 +88,15 @@ pub async fn hold(
             stream.target.reports().note(&format!("{error}; trying again, with what is here until then"));
             is_away = true;
         }
-        sleep(wait(tries, stream.target.instance())).await;
+        sleep(wait((WAIT_MIN, WAIT_MAX), tries, stream.target.instance())).await;
         tries += 1;
     }
 }
 
-/// Returns the wait before try number `tries`: half of it is drawn by `seed`, so that many targets do not come at a time.
-fn wait(tries: u32, seed: u64) -> Duration {
-    let whole = (WAIT_MIN * (1 << tries.min(10))).min(WAIT_MAX);
+/// Returns the wait before try number `tries`, from `least` up to `most`: half of it is drawn by `seed`, so that many targets do not come
+/// at a time.
+pub fn wait((least, most): (Duration, Duration), tries: u32, seed: u64) -> Duration {
+    let whole = (least * (1 << tries.min(10))).min(most);
     let part = u32::try_from(seed.rotate_left(tries.wrapping_mul(7) % 64) % 1024).unwrap_or_default();
     whole / 2 + whole / 2 * part / 1024
 }
@@ -217,7 +224,7 @@ mod tests {
 
     #[test]
     fn waits_grow_to_half_a_minute_and_differ_between_targets() {
-        let of = |seed: u64| (0..20).map(|tries| wait(tries, seed)).collect::<Vec<_>>();
+        let of = |seed: u64| (0..20).map(|tries| wait((WAIT_MIN, WAIT_MAX), tries, seed)).collect::<Vec<_>>();
         let (one, other) = (of(0x1234_5678_9abc_def0), of(0x0fed_cba9_8765_4321));
         assert_ne!(one, other);
         for waits in [one, other] {

@@ -30,15 +30,17 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// # Errors
 /// The proxy refuses the target before it has ever accepted it.
 pub async fn watch(target: Arc<Target>, route: Route, stop: watch::Receiver<u32>) -> Result<()> {
-    let mut watcher = Watcher { target, stop, retry: None, wait: RETRY_MIN };
-    if watcher.recover().await.is_none() {
-        return Ok(());
-    }
+    let mut watcher = Watcher { target, stop, retry: None, tries: 0 };
     let wishes = Arc::new(watch::Sender::new(None));
     let mut newest = wishes.subscribe();
     let holding = stream::hold(Arc::clone(&watcher.target), route, wishes);
     let mut holding = Task(tokio::spawn(holding));
-    let watched = watcher.follow(&mut newest, &mut holding).await;
+    // The proxy hears of what was begun before; what it wants waits until that is finished.
+    let watched = match watcher.recover().await {
+        Some(()) => watcher.follow(&mut newest, &mut holding).await,
+        None => Ok(()),
+    };
+    watcher.flush().await;
     // It holds the target, and with it the directory's lock.
     if !holding.0.is_finished() {
         holding.0.abort();
@@ -52,8 +54,8 @@ struct Watcher {
     stop: watch::Receiver<u32>,
     /// When what failed is tried again.
     retry: Option<Instant>,
-    /// The wait before the next try.
-    wait: Duration,
+    /// Tries in a row that failed.
+    tries: u32,
 }
 
 impl Watcher {
@@ -67,7 +69,7 @@ impl Watcher {
                     recovered = &mut recovering => match recovered {
                         Ok(()) if *self.stop.borrow() > 0 => return None,
                         Ok(()) => {
-                            self.wait = RETRY_MIN;
+                            self.tries = 0;
                             return Some(());
                         }
                         Err(error) => break error,
@@ -102,9 +104,10 @@ impl Watcher {
                     };
                 }
                 _ = self.stop.changed() => return Ok(()),
-                Ok(()) = newest.changed() => self.wait = RETRY_MIN,
+                Ok(()) = newest.changed() => self.tries = 0,
                 () = sleep_until(retry.unwrap_or_else(Instant::now)), if retry.is_some() => {}
                 () = sleep(LOOK_EVERY) => {
+                    self.flush().await;
                     if self.target.state().written() == written {
                         continue;
                     }
@@ -125,17 +128,19 @@ impl Watcher {
         let gate = Arc::new(Gate::default());
         let target = Arc::clone(&self.target);
         let mut updating = pin!(target.update(&wish.session, &wish.wanted, &gate));
-        let mut comes_next = false;
+        // True if another release waits for the end of a switch, or the same is wanted once more.
+        let (mut waits, mut comes_next) = (false, false);
         let ended = loop {
             tokio::select! {
                 ended = &mut updating => break ended,
-                Ok(()) = newest.changed(), if !comes_next => {
+                Ok(()) = newest.changed(), if !waits => {
                     let release = newest.borrow().as_ref().map(|wish| wish.wanted.record.release);
-                    if release != Some(wish.wanted.record.release) && gate.end() {
+                    comes_next = true;
+                    waits = release != Some(wish.wanted.record.release);
+                    if waits && gate.end() {
                         newest.mark_changed();
                         return true;
                     }
-                    comes_next = true;
                 }
                 _ = self.stop.changed() => {
                     if gate.end() {
@@ -149,11 +154,21 @@ impl Watcher {
             newest.mark_changed();
         }
         match ended {
-            Ok(Outcome::Settled) => self.wait = RETRY_MIN,
+            Ok(Outcome::Settled) => self.tries = 0,
             Ok(Outcome::Again) => self.try_again(),
             Err(error) => self.fail(Some(wish), &error),
         }
         *self.stop.borrow() == 0
+    }
+
+    /// Writes what could not be written before.
+    async fn flush(&self) {
+        // Who has the directory now does not keep it for long.
+        if let Err(error) = self.target.flush().await
+            && !error.is_busy()
+        {
+            self.target.reports().note(&error.to_string());
+        }
     }
 
     /// Is told to stop while it cannot: says so, and the second time ends what runs.
@@ -177,7 +192,8 @@ impl Watcher {
     }
 
     fn try_again(&mut self) {
-        self.retry = Some(Instant::now() + self.wait);
-        self.wait = (self.wait * 2).min(RETRY_MAX);
+        let wait = stream::wait((RETRY_MIN, RETRY_MAX), self.tries, self.target.instance());
+        self.retry = Some(Instant::now() + wait);
+        self.tries += 1;
     }
 }

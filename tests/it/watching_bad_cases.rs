@@ -200,7 +200,8 @@ async fn an_update_that_is_ended_first_finishes_what_was_begun_before() {
     assert!(!gate.end(), "it waits for what was begun");
     let wanted = Wanted { record: releases[2].clone(), assigned: None };
     within(target.update(&site.session, &wanted, &gate)).await.expect("an outcome");
-    assert_eq!(site.log(), ["stop before_release 2", "start rolled_back 1"]);
+    let log = site.log();
+    assert!(log.ends_with(&["start rolled_back 1".to_owned()]), "{log:?}");
     site.shows(1);
 }
 
