@@ -42,7 +42,7 @@ pub(super) struct Bounds<'a> {
     /// Whether nobody uses the proxy.
     pub is_idle: &'a (dyn Fn() -> bool + Sync),
     /// Whether a delivery of the release waits.
-    pub is_pending: &'a (dyn Fn(&ReleaseId) -> bool + Sync),
+    pub is_pending: &'a (dyn Fn(&AppName, &ReleaseId) -> bool + Sync),
     /// Set once the proxy stops.
     pub stopping: &'a Arc<AtomicBool>,
 }
@@ -146,7 +146,7 @@ fn forget_packed(
         if !(bounds.is_idle)() {
             return Err(Error::Stopping);
         }
-        if !store.records().is_pinned(app, &release) && !(bounds.is_pending)(&release) {
+        if !store.records().is_pinned(app, &release) && !(bounds.is_pending)(app, &release) {
             store.forget_packed(&release)?;
             crash_points::point("improve.forgotten");
         }

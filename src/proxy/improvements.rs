@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::improvement::{self, Bounds, UnpackedArchives};
 use super::{Shared, taking};
 use crate::store::Store;
-use ground::ids::{ReleaseId, SpaceName};
+use ground::ids::{AppName, ReleaseId, SpaceName};
 use ground::threads;
 
 /// A minute: the wait after a failure, doubled with each further one ...
@@ -53,7 +53,9 @@ impl Improvements {
                 Some((of, proven)) if of == space => proven,
                 _ => UnpackedArchives::default(),
             };
-            let is_pending = |release: &ReleaseId| shared.deliveries.is_pending(&space, release);
+            let is_pending = |app: &AppName, release: &ReleaseId| {
+                shared.deliveries.is_pending(&space, release) || shared.targets.needs(&space, app, release)
+            };
             let bounds = Bounds { is_idle: &is_idle, is_pending: &is_pending, stopping: &shared.stopping };
             let improved = std::thread::scope(|scope| {
                 let work = || {

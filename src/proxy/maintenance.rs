@@ -14,7 +14,7 @@ use crate::delivery::destination::{self, Destination, KeptCopy};
 use crate::restore::{self, ChunkSource, OutsideLinks};
 use crate::store;
 use crate::store::retention::{Eviction, Rules, expire};
-use crate::store::{Pass, Store};
+use crate::store::{Holder, Pass, Store};
 use disk::files::OnPath;
 use format::maintenance::{Collected, Incomplete, Removal, Verified};
 use format::manifest::{EntryPath, Item};
@@ -205,9 +205,13 @@ fn each_space(
 /// for pushes under way.
 fn tidy(shared: &Shared, store: &Arc<Store>, space: &SpaceName, rules: &Rules) -> store::Result<bool> {
     let rolled_out = shared.rollouts.pending(space)?;
-    let is_queued =
-        |release: &ReleaseId| shared.deliveries.is_pending(space, release) || rolled_out.contains(release);
-    for (app, release) in expire(store, rules, &is_queued)? {
+    let is_needed = |app: &AppName, release: &ReleaseId| {
+        shared.deliveries.is_pending(space, release)
+            || rolled_out.contains(release)
+            || shared.targets.needs(space, app, release)
+    };
+    for (app, release) in expire(store, rules, &is_needed)? {
+        shared.targets.moved(space, &app);
         tracing::info!(%app, release = ?release, "a release expired");
     }
     let lapsed = store.records().lapse()?;
@@ -232,11 +236,12 @@ fn tidy(shared: &Shared, store: &Arc<Store>, space: &SpaceName, rules: &Rules) -
     }
     let mut eviction = Eviction::of(store, size_max, &pending(shared, space)?)?;
     while store.stored_bytes()? > size_max && !shared.stopping.load(Ordering::Relaxed) {
-        let Some((app, release)) = eviction.next(store, &is_queued)? else {
+        let Some((app, release)) = eviction.next(store, &is_needed)? else {
             tracing::warn!(%space, "the store exceeds size_max_mib, and nothing more may be evicted: beyond the fair \
                 shares are only releases that are current, the ones before, at destinations, latest or pinned");
             break;
         };
+        shared.targets.moved(space, &app);
         tracing::info!(%app, release = ?release, "the store exceeded size_max_mib: evicted a release");
         if collect(shared, store, space, false)?.waits_for_pushes {
             return Ok(false);
@@ -399,8 +404,13 @@ pub fn serve(granted: &Granted, request: Operation) -> Result<Vec<Answer>, Refus
     }
 }
 
-/// Checks that no delivery of a release waits.
+/// Checks that no target needs a release, and no delivery of it waits.
 fn check_queued(granted: &Granted, app: &AppName, release: ReleaseId) -> Result<(), Refusal> {
+    let holder = granted.shared.targets.holder(&granted.grant.space, app, &release);
+    if let Some(target) = holder.map_err(|error| Refusal::of(&error))? {
+        let holder = Holder::Target(target);
+        return Err(Refusal::of(&store::Error::Held { app: app.clone(), release, holder }));
+    }
     let rolled_out = granted.shared.rollouts.pending(&granted.grant.space);
     if rolled_out.map_err(|error| Refusal::of(&error))?.contains(&release) {
         return Err(Refusal {

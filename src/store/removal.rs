@@ -10,17 +10,15 @@ use super::records::Records;
 use super::{Error, Result};
 use crate::ledger::{Change, Key, Retired, Table};
 use format::shown::Shown;
-use format::target::StoredTarget;
-use ground::ids::{AppName, DestinationName, ReleaseId, TargetName};
+use ground::ids::{AppName, DestinationName, ReleaseId};
 
 impl Records {
-    /// Returns the releases of an application that nobody may remove.
+    /// Returns the releases of an application that nobody may remove. What targets need the proxy knows.
     ///
     /// # Errors
-    /// It cannot be known what destinations and targets show.
+    /// It cannot be known what destinations show.
     pub fn held(&self, app: &AppName) -> Result<HashSet<ReleaseId>> {
         let mut held: HashSet<ReleaseId> = self.shown(app)?.into_iter().map(|(_, release)| release).collect();
-        held.extend(self.at_targets(app)?.into_iter().map(|(_, release)| release));
         let memory = self.read();
         let known = memory.apps.get(app);
         held.extend(known.and_then(App::current));
@@ -38,23 +36,7 @@ impl Records {
             return Ok(Some(Holder::Previous));
         }
         let shown = self.shown(app)?.into_iter().find(|(_, shown)| shown == release);
-        if let Some((destination, _)) = shown {
-            return Ok(Some(Holder::Shown(destination)));
-        }
-        let at_target = self.at_targets(app)?.into_iter().find(|(_, needed)| needed == release);
-        Ok(at_target.map(|(target, _)| Holder::Target(target)))
-    }
-
-    /// Returns the releases that the targets of an application need.
-    fn at_targets(&self, app: &AppName) -> Result<Vec<(TargetName, ReleaseId)>> {
-        let mut all = Vec::new();
-        for key in self.ledger.list(&Table::Targets { space: self.space.clone(), app: app.clone() })? {
-            let bytes = self.ledger.read(&key)?.unwrap_or_default();
-            let Key::Target { target, .. } = key else { continue };
-            let known = StoredTarget::decode(&bytes).unwrap_or_default();
-            all.extend(known.releases().map(|release| (target.clone(), release)));
-        }
-        Ok(all)
+        Ok(shown.map(|(destination, _)| Holder::Shown(destination)))
     }
 
     /// Returns the releases that destinations show of an application, or keep files of.
@@ -104,8 +86,8 @@ impl Records {
     /// The ledger retires them: who pushed what when is not forgotten.
     ///
     /// # Errors
-    /// The ledger's; [`Error::Pinned`] where the release is pinned, [`Error::Held`] where it is current or the one before, at
-    /// a destination, or at a target.
+    /// The ledger's; [`Error::Pinned`] where the release is pinned, [`Error::Held`] where it is current or the one before, or at
+    /// a destination.
     pub fn remove(&self, app: &AppName, release: &ReleaseId) -> Result<usize> {
         self.remove_checked(app, release, true)
     }

@@ -68,14 +68,14 @@ pub struct Rules {
 
 /// Removes the records of releases that may be removed; collecting then frees their chunks. Returns the removed ones.
 ///
-/// Those for which `is_queued` is true, also in the moment of their removal, stay, as deliveries of them wait.
+/// Those for which `is_needed` is true, also in the moment of their removal, stay: deliveries of them wait, or targets have them.
 ///
 /// # Errors
 /// The disk's.
 pub fn expire(
     store: &Store,
     rules: &Rules,
-    is_queued: &dyn Fn(&ReleaseId) -> bool,
+    is_needed: &dyn Fn(&AppName, &ReleaseId) -> bool,
 ) -> Result<Vec<(AppName, ReleaseId)>> {
     let (records, mut gone) = (store.records(), Vec::new());
     for summary in records.apps() {
@@ -87,10 +87,10 @@ pub fn expire(
         }
         let held = records.held(&app)?;
         let is_held = |release: &ReleaseId| {
-            held.contains(release) || is_queued(release) || records.is_pinned(&app, release)
+            held.contains(release) || is_needed(&app, release) || records.is_pinned(&app, release)
         };
         for release in retention.expired(&records.pushed(&app)?, is_held) {
-            if remove(store, &app, &release, is_queued)? {
+            if remove(store, &app, &release, is_needed)? {
                 gone.push((app.clone(), release));
             }
         }
@@ -103,11 +103,11 @@ fn remove(
     store: &Store,
     app: &AppName,
     release: &ReleaseId,
-    is_queued: &dyn Fn(&ReleaseId) -> bool,
+    is_needed: &dyn Fn(&AppName, &ReleaseId) -> bool,
 ) -> Result<bool> {
     // Who queues a delivery has the turn from finding its release until it is queued.
     let _turn = store.records().turn();
-    if is_queued(release) {
+    if is_needed(app, release) {
         return Ok(false);
     }
     match store.records().remove(app, release) {
@@ -177,7 +177,7 @@ impl Eviction {
     pub fn next(
         &mut self,
         store: &Store,
-        is_queued: &dyn Fn(&ReleaseId) -> bool,
+        is_needed: &dyn Fn(&AppName, &ReleaseId) -> bool,
     ) -> Result<Option<(AppName, ReleaseId)>> {
         // Plain bytes as if they were stored: chunks are shared and compressed.
         let plain: u64 = self.apps.iter().map(|taking| taking.bytes).sum();
@@ -193,8 +193,8 @@ impl Eviction {
         let most = beyond.max_by_key(|(taking, (of_user, _))| (*of_user, taking.bytes));
         let Some((most, _)) = most else { return Ok(None) };
         let Some((_, release)) = most.releases.pop() else { return Ok(None) };
-        if !remove(store, &most.app, &release, is_queued)? {
-            return self.next(store, is_queued);
+        if !remove(store, &most.app, &release, is_needed)? {
+            return self.next(store, is_needed);
         }
         let left = store.records().pushed(&most.app).unwrap_or_default();
         let left: HashSet<ReleaseId> = left.iter().map(|pushed| pushed.release).collect();

@@ -49,7 +49,7 @@ pub async fn listed(world: &World, is_right: impl Fn(&ListedTarget) -> bool) -> 
     }
 }
 
-async fn remove(world: &World, selector: &str) -> agent::Result<Vec<Answer>> {
+pub async fn remove(world: &World, selector: &str) -> agent::Result<Vec<Answer>> {
     let release = selector.parse().expect("a selector");
     ask_as(world.access(), &Operation::Remove { release, all_labels: true, force: false }).await
 }

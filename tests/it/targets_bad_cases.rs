@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use format::target::TargetState;
-use ground::ids::Label;
+use ground::ids::{AppName, Label, ReleaseId, SpaceName};
 use protocol::wire::{Answer, DeliveriesWanted, Operation, PullReply};
 use whit::agent::Session;
+use whit::ledger::{Change, Key, Ledger as _, Table};
 use whit::net::link::{self, Receiver, Sender};
 
 use crate::fake_target::{FakeTarget, access_of, confirmed};
 use crate::ledgers::memory::MemoryLedger;
-use crate::targets::{list, listed, push};
+use crate::targets::{list, listed, push, remove};
 use crate::world::{World, ask_as, within};
 
 /// A pull that is begun and goes no further.
@@ -133,6 +134,44 @@ async fn a_list_has_some_labels_of_each_release() {
         target.report(confirmed(one, None)).await;
         let row = listed(&world, |row| row.status.known.report.shown == Some(one)).await;
         assert_eq!(row.labels.len(), 16);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_damaged_holds_all_releases_until_its_target_reports() {
+    within(async {
+        let ledger = Arc::new(MemoryLedger::default());
+        let of_proxy = Arc::clone(&ledger);
+        let mut world = World::start_with(|options| options.ledger = Some(of_proxy));
+        let space: SpaceName = "default".parse().expect("a name");
+        let app: AppName = "app".parse().expect("a name");
+        for word in ["one", "two", "three", "four"] {
+            push(&world, "app", word, &[word]).await;
+        }
+        world.stop().await;
+        let target = "web-1".parse().expect("a name");
+        let key = Key::Target { space: space.clone(), app, target };
+        ledger.apply(&[Change::Put { key, value: vec![99] }]).expect("put");
+        world.again();
+        let refused = remove(&world, "app@one").await.expect_err("a target may have it");
+        assert!(refused.to_string().contains("target `web-1` has it"), "{refused}");
+        let mut target = FakeTarget::watch(&access_of(&world, "web-1"), "app", 1).await;
+        let four = target.wanted_release().await;
+        target.report(confirmed(four, None)).await;
+        listed(&world, |row| row.status.known.report.shown == Some(four)).await;
+        remove(&world, "app@one").await.expect("nobody has it");
+        // Of an application that does not exist nothing is kept, and nothing holds another's release.
+        let mut other = FakeTarget::watch(&access_of(&world, "web-2"), "no-app", 1).await;
+        other.report(confirmed(ReleaseId::of(b"none"), None)).await;
+        while list(&world).await.iter().all(|row| row.status.known.report.shown == Some(four)) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        other.leave().await;
+        listed(&world, |row| row.status.app.as_str() == "app").await;
+        world.stop().await;
+        let table = Table::Targets { space, app: "no-app".parse().expect("a name") };
+        assert!(ledger.list(&table).expect("listed").is_empty());
     })
     .await;
 }

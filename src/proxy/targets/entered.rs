@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 
 use super::dirty::Place;
-use super::registry::{Error, News, Opened, Targets};
+use super::entry::News;
+use super::registry::{Error, Opened, Targets};
 use super::resolved::Resolved;
 use disk::clock::now;
 use format::target::{Assignment, TargetReport};
@@ -63,10 +64,19 @@ impl Entered {
             if !is_alike {
                 known.since = now();
             }
-            // What has nothing of any release is not worth a file: its application may never have one.
-            let is_kept = entry.is_kept || report.shown.or(report.about).is_some();
-            (known.report, known.seen, entry.is_kept) = (report, now(), is_kept);
+            (known.report, known.seen, entry.is_unread) = (report, now(), false);
+            entry.keep();
             if is_alike && !is_first { News::Tell } else { News::Write }
+        });
+    }
+
+    /// Notes that the application has releases.
+    pub fn has_releases(&self) {
+        self.targets.change(&self.place, &self.target, &self.replaced, |entry| {
+            let is_news = !entry.has_releases;
+            entry.has_releases = true;
+            entry.keep();
+            if is_news { News::Write } else { News::None }
         });
     }
 

@@ -5,6 +5,7 @@
 
 mod dirty;
 mod entered;
+mod entry;
 mod list;
 mod queue;
 mod registry;

@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::{Notify, broadcast, watch};
 
 use super::dirty::{Dirty, Place};
+use super::entry::{Entry, Live, News};
 use super::resolved::Resolved;
 use crate::ledger::{self, Change, Key, Ledger, Table};
 use crate::proxy::Owner;
 use format::target::{Assignment, StoredTarget};
 use ground::faults::{Fault, faulty};
-use ground::ids::{AppName, SpaceName, TargetName};
+use ground::ids::{AppName, ReleaseId, SpaceName, TargetName};
 use ground::limits::{TARGETS_PER_APP_MAX, WATCHERS_MAX};
 use ground::poison::Unpoisoned as _;
 use ground::shares::Shares;
@@ -75,17 +76,6 @@ struct App {
     resolved: Arc<tokio::sync::Mutex<Resolved>>,
 }
 
-/// One target.
-#[derive(Default)]
-pub(super) struct Entry {
-    pub known: StoredTarget,
-    /// True if the ledger has it, or is to have it.
-    pub is_kept: bool,
-    /// `seen` as the ledger has it.
-    pub seen_written: u64,
-    pub stream: Option<Live>,
-}
-
 /// What a stream hears by.
 pub(super) struct Opened {
     /// Says that a newer stream took its place.
@@ -94,13 +84,6 @@ pub(super) struct Opened {
     pub moves: watch::Receiver<u64>,
     /// The records that the application's targets want.
     pub resolved: Arc<tokio::sync::Mutex<Resolved>>,
-}
-
-/// The stream of a target.
-pub(super) struct Live {
-    instance: u64,
-    /// Tells it that a newer one took its place.
-    replaced: Arc<Notify>,
 }
 
 impl Default for App {
@@ -132,9 +115,45 @@ impl Targets {
     /// The ledger's.
     pub fn known(&self, space: &SpaceName, app: &AppName) -> ledger::Result<Vec<TargetStatus>> {
         self.load(space, app)?;
-        let mut apps = self.apps();
-        let of_app = of(&mut apps, space, app);
-        Ok(of_app.targets.iter().map(|(target, entry)| entry.status(target, app)).collect())
+        let (mut apps, place) = (self.apps(), (space.clone(), app.clone()));
+        let Some(of_app) = apps.get(&place) else { return Ok(Vec::new()) };
+        let known = of_app.targets.iter().map(|(target, entry)| entry.status(target, app)).collect();
+        if of_app.targets.is_empty() {
+            // Anybody may ask for any name.
+            apps.remove(&place);
+        }
+        Ok(known)
+    }
+
+    /// Returns a target that needs a release of an application, or of which that cannot be known until it reports. Blocks for the
+    /// ledger at the application's first use.
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub fn holder(
+        &self,
+        space: &SpaceName,
+        app: &AppName,
+        release: &ReleaseId,
+    ) -> ledger::Result<Option<TargetName>> {
+        self.load(space, app)?;
+        let apps = self.apps();
+        let Some(of_app) = apps.get(&(space.clone(), app.clone())) else { return Ok(None) };
+        let needs =
+            |entry: &Entry| entry.is_unread || entry.known.releases().any(|needed| needed == *release);
+        Ok(of_app.targets.iter().find(|(_, entry)| needs(entry)).map(|(target, _)| target.clone()))
+    }
+
+    /// Returns whether a release must stay for a target, or that cannot be known. Blocks as [`Targets::holder`].
+    pub fn needs(&self, space: &SpaceName, app: &AppName, release: &ReleaseId) -> bool {
+        let holder = self.holder(space, app, release);
+        holder.map_or_else(
+            |error| {
+                tracing::error!(%space, %app, %error, "releases stay: it cannot be known what targets have");
+                true
+            },
+            |holder| holder.is_some(),
+        )
     }
 
     /// Returns the applications of a space that may have targets. Blocks.
@@ -229,17 +248,24 @@ impl Targets {
         let mut of_app = App::default();
         for key in self.ledger.list(&table)? {
             let Some(value) = self.ledger.read(&key)? else { continue };
-            let known = StoredTarget::decode(&value).unwrap_or_else(|| {
+            let known = StoredTarget::decode(&value);
+            if known.is_none() {
                 let place = self.ledger.describe(&key);
-                tracing::error!(place, "what is known of a target is damaged or of a newer version");
-                StoredTarget::default()
-            });
+                tracing::error!(
+                    place,
+                    "what is known of a target is damaged or of a newer version: until it reports, or is \
+                    forgotten, no release of its application is removed"
+                );
+            }
             if let Key::Target { target, .. } = key {
+                let (is_unread, known) = (known.is_none(), known.unwrap_or_default());
                 let seen_written = known.seen;
-                of_app.targets.insert(target, Entry { known, is_kept: true, seen_written, stream: None });
+                let entry = Entry { known, is_kept: true, is_unread, seen_written, ..Entry::default() };
+                of_app.targets.insert(target, entry);
             }
         }
-        self.apps().insert((space, app), of_app);
+        // One that was forgotten as it had none may have got some meanwhile.
+        self.apps().entry((space, app)).or_insert(of_app);
         Ok(())
     }
 
@@ -299,6 +325,9 @@ impl Targets {
         }
         if !is_kept && !is_there {
             targets.remove(target);
+            if targets.is_empty() {
+                apps.remove(&(space.clone(), app.clone()));
+            }
         }
     }
 
@@ -405,21 +434,4 @@ fn of<'a>(apps: &'a mut HashMap<Place, App>, space: &SpaceName, app: &AppName) -
 
 fn key(space: &SpaceName, app: &AppName, target: &TargetName) -> Key {
     Key::Target { space: space.clone(), app: app.clone(), target: target.clone() }
-}
-
-impl Entry {
-    fn status(&self, target: &TargetName, app: &AppName) -> TargetStatus {
-        let (target, app) = (target.clone(), app.clone());
-        TargetStatus { target, app, reachable: self.stream.is_some(), known: self.known.clone() }
-    }
-}
-
-/// What comes of a change.
-#[derive(PartialEq, Eq)]
-pub(super) enum News {
-    None,
-    /// Those who follow hear of it.
-    Tell,
-    /// It is written, too.
-    Write,
 }

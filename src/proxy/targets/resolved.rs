@@ -15,6 +15,8 @@ pub(super) struct Resolved {
     pub moves: u64,
     /// By what is followed: none for the current release.
     pub records: HashMap<Option<Label>, Option<Record>>,
+    /// Whether the application has releases.
+    pub has_releases: bool,
 }
 
 impl Resolved {

@@ -39,12 +39,16 @@ pub(super) async fn wanted(
     }
     if let Some(assigned) = entered.assigned() {
         if let Some(record) = resolve(granted, entered.app(), Some(of(&assigned)), &mut resolved).await? {
+            entered.has_releases();
             return Ok(Some(Wanted { record, assigned: Some(assigned) }));
         }
         let (app, release) = (entered.app(), assigned.release.short());
         tracing::warn!(%app, group = %assigned.group, %release, "the release of a group is gone: its target shows what it follows");
     }
     let record = resolve(granted, entered.app(), entered.follows.clone(), &mut resolved).await?;
+    if resolved.has_releases {
+        entered.has_releases();
+    }
     Ok(record.map(|record| Wanted { record, assigned: None }))
 }
 
@@ -59,9 +63,13 @@ async fn resolve(
         return Ok(record.clone());
     }
     let (granted, app, wanted) = (Arc::clone(granted), app.clone(), at.clone());
-    let found =
-        blocking::start(move || find(&*granted.store()?, &app, wanted).map_err(|error| Refusal::of(&error)));
-    let found = found.await.map_err(|error| Refusal::of(&error))??;
+    let found = blocking::start(move || {
+        let store = granted.store()?;
+        let found = find(&store, &app, wanted).map_err(|error| Refusal::of(&error))?;
+        Ok::<_, Refusal>((found, store.records().latest(&app).is_some()))
+    });
+    let (found, has_releases) = found.await.map_err(|error| Refusal::of(&error))??;
+    resolved.has_releases = has_releases;
     resolved.note(at, found.clone());
     Ok(found)
 }

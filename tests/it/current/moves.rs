@@ -8,7 +8,7 @@ use std::time::Instant;
 use format::current::{MovedBy, Standing};
 use format::record::Record;
 use ground::faults::{Fault, Faulty as _};
-use ground::ids::ReleaseId;
+use ground::ids::{AppName, ReleaseId};
 use ground::pattern::Pattern;
 use protocol::token::Action;
 use protocol::wire::{Answer, Operation};
@@ -233,7 +233,7 @@ async fn what_is_current_and_the_one_before_survive_rules_and_a_full_store() {
         world.stop().await;
         let store = world.store();
         // A delivery of the fifth is queued while usage is counted.
-        let is_queued = |release: &ReleaseId| *release == releases[4];
+        let is_queued = |_: &AppName, release: &ReleaseId| *release == releases[4];
         let mut eviction = Eviction::of(&store, 1, &[releases[0]]).expect("usage");
         let mut gone = Vec::new();
         while let Some((_, release)) = eviction.next(&store, &is_queued).expect("evicted") {
@@ -246,13 +246,13 @@ async fn what_is_current_and_the_one_before_survive_rules_and_a_full_store() {
             apps: vec![(app, Retention { keep_last: Some(1), ..Retention::default() })],
             size_max: None,
         };
-        let waits = |release: &ReleaseId| *release == releases[0] || is_queued(release);
+        let waits = |app: &AppName, release: &ReleaseId| *release == releases[0] || is_queued(app, release);
         assert!(expire(&store, &rules, &waits).expect("expired").is_empty(), "deliveries wait");
         // One is queued after the rules have chosen what goes.
         let asked = Cell::new(0);
-        let waits_now = |release: &ReleaseId| {
+        let waits_now = |app: &AppName, release: &ReleaseId| {
             asked.set(asked.get() + u32::from(*release == releases[0]));
-            (*release == releases[0] && asked.get() > 1) || is_queued(release)
+            (*release == releases[0] && asked.get() > 1) || is_queued(app, release)
         };
         assert!(expire(&store, &rules, &waits_now).expect("expired").is_empty());
         assert_eq!(asked.get(), 2, "it is asked for again at the last moment");
