@@ -33,6 +33,11 @@ impl Gate {
         }) == State::Open
     }
 
+    /// Returns whether it fetches.
+    pub fn is_open(&self) -> bool {
+        *self.0.lock().unpoisoned() == State::Open
+    }
+
     /// Begins the switch; returns false if the update was ended before.
     pub fn pass(&self) -> bool {
         self.go(|state| if state == State::Open { State::Passed } else { state }) == State::Passed

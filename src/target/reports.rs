@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::gate::Gate;
 use format::record::Progress;
 use format::target::{TargetReport, TargetState};
 use ground::monitor::{Monitor, Phase};
@@ -65,10 +66,10 @@ impl Reports {
         self.listener.note(text);
     }
 
-    /// Returns a monitor that reports how far a fetch is: `report` says the rest.
-    pub fn fetching(&self, report: TargetReport, total: Progress) -> Arc<dyn Monitor> {
+    /// Returns a monitor that reports how far a fetch is, until it has passed its gate or was ended: `report` says the rest.
+    pub fn fetching(&self, report: TargetReport, total: Progress, gate: Arc<Gate>) -> Arc<dyn Monitor> {
         let at = Mutex::new(Fetching { report, progress: total, expected: None, fetched: 0, said: None });
-        Arc::new(FetchMonitor { reports: self.clone(), at })
+        Arc::new(FetchMonitor { reports: self.clone(), at, gate })
     }
 }
 
@@ -91,6 +92,7 @@ struct Fetching {
 struct FetchMonitor {
     reports: Reports,
     at: Mutex<Fetching>,
+    gate: Arc<Gate>,
 }
 
 impl Monitor for FetchMonitor {
@@ -104,7 +106,7 @@ impl Monitor for FetchMonitor {
     }
 
     fn advance(&self, phase: Phase, bytes: u64) {
-        if phase != Phase::Transfer {
+        if phase != Phase::Transfer || !self.gate.is_open() {
             return;
         }
         let report = {

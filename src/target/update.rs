@@ -79,7 +79,7 @@ impl Target {
             ..held.watched.report.clone()
         };
         self.reports.say(&report);
-        let monitor = self.reports.fetching(report.clone(), total);
+        let monitor = self.reports.fetching(report.clone(), total, Arc::clone(gate));
         let options = self.pull_options(&held.place);
         let stopped = Arc::new(Mutex::new(None));
         let shown = from.as_ref().map(|(release, _)| *release);

@@ -1,6 +1,8 @@
 //! The directory that is pulled into, and the store of what was fetched, as the agent's half of a pull sees them.
 
+use std::any::Any;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::exchange::try_exchange;
 use super::local_chunks::{DirectoryChunks, LocalChunks, LocalReader};
@@ -32,6 +34,8 @@ pub struct FetchOptions {
     /// The pace, where the link's rate is known. On a slow link executables cross by their functions, which takes both sides
     /// seconds.
     pub pace: Option<Pace>,
+    /// What must not be let go while the store is written to, also after the fetch was dropped: the directory's lock.
+    pub lock: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 /// One pull's view of its directory. Every call reads files, hashes or compresses: none is for an async thread.

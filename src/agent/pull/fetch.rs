@@ -108,6 +108,8 @@ impl Fetch {
     /// Runs the state machine until the release is here whole and stored, or turns out to be the one that is there. `have` is the
     /// root that the request named. Blocks.
     fn converse(self, mut talk: Talk, have: Option<ChunkId>) -> Result<Fetched> {
+        // Let go last, after the store.
+        let _lock = self.options.lock.clone();
         let Self { selector, present, store, options, monitor } = self;
         let mut next = Some(talk.reply()?);
         let is_held = matches!(&next, Some(PullReply::Release { record, .. }) if options.holds.contains(&record.release));

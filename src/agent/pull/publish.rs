@@ -197,6 +197,7 @@ impl PlainDirectory {
             exchanged: Some(target.clone()),
             holds: untouched.into_iter().collect(),
             pace,
+            lock: Some(Arc::clone(&staging) as Arc<_>),
         };
         let fetched = match fetch(session, selector, &present, &store, how, monitor).await {
             Ok(fetched) => fetched,

@@ -151,7 +151,8 @@ impl ReleasesDirectory {
         let (present, store) = (Arc::clone(copy.present()), Arc::new(store));
         let place = Some(self.open.private().path().to_owned());
         let holds = kept.into_iter().chain(shown).collect();
-        let how = FetchOptions { place, exchanged: None, holds, pace: options.pace(session) };
+        let (pace, lock) = (options.pace(session), Some(Arc::clone(&self.open) as Arc<_>));
+        let how = FetchOptions { place, exchanged: None, holds, pace, lock };
         let fetched = match fetch(session, selector, &present, &store, how, monitor).await {
             Ok(fetched) => fetched,
             Err(error) => {
