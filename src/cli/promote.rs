@@ -177,8 +177,7 @@ fn report_rollout(
     leaves: bool,
     output: &Output,
 ) -> Result<(), Error> {
-    let rollout = ended.map_or_else(|| json!(id), |status| json!(status));
-    let value = json!({ "app": app, "rollout": rollout, "delivered": events });
+    let value = json!({ "app": app, "rollout": id, "rolled_out": ended, "delivered": events });
     let result = if leaves { Ok(()) } else { delivered_all(events).and(rollouts::rolled_out(ended)) };
     output.report_with(&value, result, || {
         let first = ended.map_or_else(|| format!("rollout {id} goes on"), progress_text);

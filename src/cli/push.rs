@@ -229,8 +229,8 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
     let rolled_out = rolled_out(ended.as_ref());
     let succeeded = if leaves { Ok(()) } else { delivered_all(&receipt.delivered).and(rolled_out) };
     let mut value = json!(receipt);
-    if let Some(status) = &ended {
-        value["rollout"] = json!(status);
+    if receipt.rollout.is_some() {
+        value["rolled_out"] = json!(ended);
     }
     output.report_with(&value, succeeded, || {
         let choices = options.explain.then(|| choices_text(&receipt));

@@ -77,11 +77,14 @@ pub fn member_rows(status: &RolloutStatus) -> Vec<Vec<String>> {
     members.map(|member| vec![member.name.as_str().to_owned(), escape::text(&state(&member.state))]).collect()
 }
 
-/// Returns an error if a rollout did not succeed, or is held. That a newer one took its place is no failure.
+/// Returns an error if a rollout did not succeed, or is held.
 pub fn ended_well(status: &RolloutStatus) -> Result<(), Error> {
     let RolloutStatus { id, app, group, .. } = status;
     let (fault, hint) = match &status.state {
-        RolloutState::Succeeded | RolloutState::Superseded { .. } => return Ok(()),
+        RolloutState::Succeeded => return Ok(()),
+        RolloutState::Superseded { by } => {
+            (Fault::Input, format!("rollout {by} goes on: `whit rollouts {app} --watch` shows it"))
+        }
         RolloutState::RolledBack { .. } | RolloutState::Failed { .. } => (
             Fault::Input,
             format!(

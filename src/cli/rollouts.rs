@@ -12,6 +12,7 @@ use super::queries::ask;
 use super::rollout_text::{ended_well, member_rows, progress_text, state_text};
 use crate::agent::{self, Session};
 use crate::delivery::destination::Destinations;
+use ground::faults::{Fault, Faulty as _};
 use ground::ids::{AppName, DestinationName, RolloutId};
 use protocol::wire::{Answer, Operation, RolloutState, RolloutStatus, RolloutSteering};
 
@@ -265,17 +266,17 @@ pub async fn follow(
     }
 }
 
-/// Adds to an interrupted command's error which rollout goes on without it.
+/// Adds to the error of a command that was interrupted, or lost the proxy, which rollout goes on without it.
 pub fn interrupted(error: Error, rollout: Option<RolloutId>) -> Error {
-    match (error, rollout) {
-        (Error::Interrupted, Some(id)) => Error::Message {
-            fault: ground::faults::Fault::Interrupted,
-            text: "interrupted".to_owned(),
+    match rollout {
+        Some(id) if matches!(error.fault(), Fault::Interrupted | Fault::Retry) => Error::Message {
+            fault: error.fault(),
+            text: error.to_string(),
             hint: Some(format!(
                 "the proxy goes on with rollout {id}: `whit rollouts --watch` shows it, `whit rollouts abort {id}` ends it"
             )),
         },
-        (error, _) => error,
+        _ => error,
     }
 }
 

@@ -12,6 +12,7 @@ use whit::delivery::rollout::{Group, OnFailure, OnNewer, Rules, Share};
 use whit::restore::OutsideLinks;
 
 use crate::fleet::{Fleet, Watcher, name, rules, scan};
+use crate::program::Home;
 use crate::trees::write;
 use crate::world::{World, ask_as, push_options, within};
 
@@ -311,4 +312,32 @@ async fn what_cannot_be_rolled_out_is_refused_with_the_reason() {
         assert!(error.to_string().contains("no rollout"), "{error}");
     })
     .await;
+}
+
+#[test]
+fn a_push_and_a_promotion_to_a_group_say_which_rollout_they_began_and_what_became_of_it() {
+    let home = Home::new();
+    let srv = home.path("srv").display().to_string();
+    let config = format!(
+        "[destinations.web]\nkind = 'dir'\npath = '{srv}/{{app}}'\n[groups.edges]\ndestinations = ['web']\n"
+    );
+    std::fs::write(home.path("whit.toml"), config).expect("written");
+    let proxy = home.serve(&["--data", "data", "--config", "whit.toml"]);
+    let login = proxy.line(|line| line.contains("whit login"));
+    home.run(&login.split_whitespace().skip(1).collect::<Vec<_>>()).good();
+    let ask = |arguments: &[&str]| home.run(&[arguments, &["--to", "edges", "--json"]].concat()).json();
+    for version in ["v1", "v2"] {
+        write(&home.path("tree"), "index.html", version);
+        let pushed = ask(&["push", "app", "tree", "--label", version]);
+        assert_eq!(
+            (&pushed["rolled_out"]["state"], &pushed["rolled_out"]["id"]),
+            (&"succeeded".into(), &pushed["rollout"])
+        );
+    }
+    let promoted = ask(&["promote", "app@v1"]);
+    assert_eq!((&promoted["rolled_out"]["state"], &promoted["app"]), (&"succeeded".into(), &"app".into()));
+    let shown = || std::fs::read_to_string(home.path("srv/app/current/index.html")).expect("it is there");
+    assert_eq!(shown(), "v1");
+    let left = ask(&["promote", "app@v2", "--no-wait"]);
+    assert!(left["rollout"].is_string() && left["rolled_out"].is_null(), "{left}");
 }
