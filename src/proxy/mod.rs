@@ -377,12 +377,20 @@ impl Proxy {
                 Some(_) = connections.join_next() => {}
             }
         }
+        // First: a member whose stream the proxy ends is not away.
+        let (shared, rollouts) = (Arc::clone(&self.shared), self.rollouts);
+        let rests = blocking::start(move || {
+            shared.rollouts.stop();
+            rollouts.join();
+        });
+        if rests.await.is_err() {
+            tracing::error!("rollouts were not stopped cleanly");
+        }
         self.shared.targets.stop();
         self.listener.drain(self.drain_patience).await;
         connections.shutdown().await;
         let (shared, maintenance, mend_at_end) = (self.shared, self.maintenance, self.mend_at_end);
         let of_targets = self.of_targets;
-        let rollouts = self.rollouts;
         let stopped = blocking::start(move || {
             if let Some(most) = mend_at_end {
                 maintenance::repair_opened(&shared, most);
@@ -390,8 +398,6 @@ impl Proxy {
             shared.stopping.store(true, Ordering::Relaxed);
             maintenance.stop();
             drop(of_targets);
-            shared.rollouts.stop();
-            rollouts.join();
             shared.deliveries.stop();
             shared.actions.stop();
             shared.spaces.close();

@@ -152,6 +152,51 @@ async fn a_target_that_is_away_fails_in_its_batch_and_catches_up_to_what_its_gro
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_has_yet_to_begin_is_told_to_stay_where_another_refuses() {
+    within(async {
+        let at_once = Rules { canary: Share::Members(0), batch: Share::Percent(100), ..rules() };
+        let (fleet, first) = Fleet::start(at_once, 2).await;
+        let bad = scan(&fleet, "bad").await;
+        fleet.watcher("web-2").machine().ignores.insert(bad);
+        fleet.push("bad", &["all"]).await.expect("pushed");
+        fleet.until(|fleet| fleet.watcher("web-2").machine().told.contains(&bad)).await;
+        let id = fleet.rollout(1, |status| status.batch == 1).await.id;
+        fleet.steer(id, RolloutSteering::Rollback).await.expect("taken back");
+        assert!(matches!(fleet.ended(1).await.state, RolloutState::RolledBack { .. }));
+        fleet.until(|fleet| fleet.watcher("web-2").machine().told.last() == Some(&first)).await;
+        // One that is ended takes it back from who never showed it.
+        let other = scan(&fleet, "other").await;
+        fleet.watcher("web-2").machine().ignores.insert(other);
+        fleet.push("other", &["all"]).await.expect("pushed");
+        fleet.until(|fleet| fleet.watcher("web-2").machine().told.contains(&other)).await;
+        let id = fleet.rollout(2, |status| status.batch == 1).await.id;
+        fleet.steer(id, RolloutSteering::Abort).await.expect("ended");
+        fleet.until(|fleet| fleet.watcher("web-2").machine().told.last() == Some(&first)).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_person_makes_current_meanwhile_stays_current() {
+    within(async {
+        let (mut fleet, _) = Fleet::start(rules(), 2).await;
+        let second = scan(&fleet, "second").await;
+        fleet.watcher("web-2").machine().ignores.insert(second);
+        fleet.push("second", &["all"]).await.expect("pushed");
+        fleet.rollout(1, |status| status.batch == 2).await;
+        // Moves are told from one another by the second.
+        tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+        let third = fleet.push("third", &[]).await.expect("pushed");
+        fleet.leave("web-2");
+        fleet.watcher("web-2").machine().ignores.clear();
+        fleet.join("web-2");
+        assert_eq!(fleet.ended(1).await.state, RolloutState::Succeeded);
+        assert!(fleet.all_show(second) && fleet.current().await == third);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_newer_rollout_takes_the_place_of_one_under_way_or_waits_for_it() {
     within(async {
         let (fleet, first) = Fleet::start(rules(), 3).await;

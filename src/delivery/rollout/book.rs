@@ -144,11 +144,19 @@ impl Book {
         self.state().rollouts.get(&number).map(Arc::clone)
     }
 
-    /// Returns the last rollout of a group of an application that has ended.
+    /// Returns the last rollout of a group of an application that began and has ended.
     pub fn last_ended(&self, like: &Rollout) -> Option<Arc<Rollout>> {
         let state = self.state();
-        let is_it = |rollout: &&Arc<Rollout>| rollout.ended.is_some() && rollout.is_of_same_group(like);
+        let is_it = |rollout: &&Arc<Rollout>| {
+            rollout.ended.is_some() && rollout.machine.is_some() && rollout.is_of_same_group(like)
+        };
         state.rollouts.values().rev().find(is_it).map(Arc::clone)
+    }
+
+    /// Returns whether a release came with an earlier rollout of the group of the one with this number.
+    pub fn came_before(&self, number: u64, like: &Rollout, release: ReleaseId) -> bool {
+        let state = self.state();
+        state.rollouts.range(..number).any(|(_, it)| it.release == release && it.is_of_same_group(like))
     }
 
     /// Returns, of the rollouts of a space after a number, the first `most` that are wanted, in rising order.

@@ -5,12 +5,16 @@
 //! it wrote the state, and before it acted, acts after its next start.
 //!
 //! Promises, held to by `tests/it/rollout_machine.rs`: the members that have the release and have yet to confirm it are at most a batch; a
-//! release that every member refuses reaches at most a batch and `max_failures` members; it always ends, unless a person
-//! holds it; a rollback returns each member that had the release.
+//! release that every member refuses reaches at most a batch and `max_failures` members, and only the canaries where there are
+//! any; none succeeds that no member has confirmed; it always ends, unless a person holds it; a rollback returns each member
+//! that had the release.
 
 use serde::{Deserialize, Serialize};
 
 use super::{OnFailure, Rules};
+
+/// Seconds for which a member that has confirmed may be away: its stream begins again, or the proxy has started.
+const AWAY_MAX: u64 = 60;
 
 /// One rollout through a group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -301,6 +305,12 @@ impl Machine {
                     MemberState::Confirmed
                 }
                 MemberState::Proving { at, since } if is_sure => MemberState::Proving { at, since },
+                MemberState::Proving { at, since }
+                    if !sight.reachable
+                        && age - since < rules.healthy_for + AWAY_MAX.min(rules.healthy_within) =>
+                {
+                    MemberState::Proving { at, since }
+                }
                 MemberState::Given { at } if is_sure => MemberState::Proving { at, since: age },
                 MemberState::Given { at } | MemberState::Proving { at, .. } => {
                     if age - at < rules.healthy_within {
@@ -320,7 +330,9 @@ impl Machine {
         let most = self.rules.max_failures.rounded_down(all);
         let fewest = self.rules.min_healthy.map_or(0, |share| share.rounded_up(all));
         let new_failures = failures.saturating_sub(self.accepted as usize);
-        let is_failed = new_failures > most || (new_failures > 0 && all - failures < fewest);
+        let are_canaries = self.begun == 1 && self.canary() > 0;
+        let is_failed = new_failures > most
+            || (new_failures > 0 && (are_canaries || failures == all || all - failures < fewest));
         if is_failed && self.on_failure(self.failure_text(failures)) {
             return;
         }
@@ -331,7 +343,7 @@ impl Machine {
         }
         let rested = *self.rested.get_or_insert(self.age);
         if self.count(|state| *state == MemberState::Waiting) == 0 {
-            self.phase = Phase::Over(if is_failed {
+            self.phase = Phase::Over(if is_failed || failures == all {
                 Outcome::Failed { reason: self.failure_text(failures) }
             } else {
                 Outcome::Succeeded

@@ -8,6 +8,7 @@ use crate::delivery::rollout::{Group, Rollout};
 use crate::net::blocking;
 use ground::faults::Fault;
 use ground::ids::{ActionName, AppName, DestinationName, ReleaseId, TargetName};
+use protocol::token::Action;
 use protocol::wire::Refusal;
 
 /// Names in a hint.
@@ -56,9 +57,12 @@ impl Granted {
         let Some(group) = self.shared.rollouts.group(name) else { return Ok(()) };
         let space = &self.grant.space;
         let known = self.shared.targets.known(space, app).map_err(|error| Refusal::of(&error))?;
-        let targets: Vec<&TargetName> = known.iter().map(|status| &status.target).collect();
+        let mut targets: Vec<&TargetName> = known.iter().map(|status| &status.target).collect();
         if !group.destinations.is_empty() || targets.iter().any(|target| group.has_target(target)) {
             return Ok(());
+        }
+        if !self.grant.allows(Action::Read, Some(app)) {
+            targets.clear();
         }
         Err(no_members(app, name, group, &targets))
     }
@@ -100,7 +104,7 @@ fn no_members(app: &AppName, name: &DestinationName, group: &Group, targets: &[&
     let more = if targets.len() > NAMES_MAX { ", …" } else { "" };
     let hint = if names.is_empty() {
         format!(
-            "no target has watched `{app}` yet: start `whit pull --watch {app} DIR` there, with a token of \
+            "start `whit pull --watch {app} DIR` there, with a token of \
             `whit token create --target NAME`"
         )
     } else {

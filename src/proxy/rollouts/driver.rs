@@ -15,7 +15,7 @@ use tokio::sync::broadcast::error::TryRecvError;
 use super::super::audit::Entry;
 use super::super::{Shared, now};
 use super::Order;
-use super::members::{Error, Known, boxed, deliver, settle};
+use super::members::{Error, Known, boxed, deliver, settle, take_back};
 use crate::delivery::actions::{Changed, Event, Happened};
 use crate::delivery::rollout::{GroupRelease, MEMBERS_MAX, Machine, OnNewer, Outcome, Phase, Rollout};
 use crate::store::{Mover, Store};
@@ -31,6 +31,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const REST_EVERY: Duration = Duration::from_secs(1);
 /// How old the age of a rollout may be in the ledger: a proxy that is killed again and again makes none last longer.
 const AGE_EVERY: u64 = 20;
+/// How long after a start members may take to come back before they are blamed for it.
+const COMES_BACK: Duration = Duration::from_secs(30);
 
 /// The thread, which ends when it is told to.
 #[derive(Debug)]
@@ -82,7 +84,11 @@ fn run(weak: &Weak<Shared>) {
         let under_way = shared.rollouts.book.under_way();
         clocks.retain(|number, _| under_way.iter().any(|(other, _)| other == number));
         for (number, rollout) in under_way {
-            let clock = clocks.entry(number).or_insert_with(|| Clock { last: Instant::now(), written: 0 });
+            let clock = clocks.entry(number).or_insert_with(|| Clock {
+                last: Instant::now(),
+                written: 0,
+                taken_up: rollout.machine.is_some().then(Instant::now),
+            });
             if !is_due && clock.last.elapsed() < REST_EVERY && clock.written > 0 {
                 continue;
             }
@@ -101,6 +107,8 @@ struct Clock {
     last: Instant,
     /// Its age as the ledger has it; at least 1 once it was looked at.
     written: u64,
+    /// When the proxy found it under way at its start.
+    taken_up: Option<Instant>,
 }
 
 /// One look at one rollout.
@@ -130,7 +138,10 @@ impl Turn<'_> {
         let known = Known::of(self.shared, rollout)?;
         let sights = known.look(self.shared, self.id(), rollout);
         let Some(changed) = &mut next.machine else { return Ok(()) };
-        changed.pass(passed);
+        // Nobody is blamed for the proxy's start.
+        let come_back = clock.taken_up.is_some_and(|start| start.elapsed() < COMES_BACK)
+            && sights.iter().any(|sight| !sight.reachable);
+        changed.pass(if come_back { 0 } else { passed });
         changed.step(&sights);
         let age = changed.age();
         let is_changed = !changed.is_like(machine);
@@ -147,11 +158,15 @@ impl Turn<'_> {
         }
         known.assign(self.shared, self.id(), &next)?;
         crash_points::point("rollout.assigned");
-        if deliver(self.shared, &mut next)? {
+        if deliver(self.shared, &mut next) {
             self.book().write(self.number, next.clone(), None).map_err(boxed)?;
         }
         let phase = next.machine.as_ref().map(Machine::phase);
         if let Some(Phase::Over(outcome)) = phase.cloned() {
+            let keeps = matches!(outcome, Outcome::Succeeded | Outcome::RolledBack { .. });
+            if !keeps {
+                take_back(self.shared, self.id(), &next)?;
+            }
             self.finish(next, outcome)?;
         }
         Ok(())
@@ -194,7 +209,9 @@ impl Turn<'_> {
         let Rollout { space, app, group: name, .. } = rollout;
         let release = self.book().release(space, app, name).map_err(boxed)?;
         let current = || store.records().standing(app).current.filter(|it| *it != rollout.release);
-        let previous = release.map(|it| it.release).or_else(current);
+        // One that was removed all the same is none to go back to.
+        let is_stored = |release: &_| store.records().has(release, |other| other == app);
+        let previous = release.map(|it| it.release).filter(is_stored).or_else(current);
         let left = self.book().last_ended(rollout).filter(|last| {
             last.ended.as_ref().is_some_and(|(outcome, _)| {
                 !matches!(outcome, Outcome::Succeeded | Outcome::RolledBack { .. })
@@ -265,8 +282,16 @@ impl Turn<'_> {
         if !rollout.moves_current || records.standing(app).current == Some(*release) {
             return Ok(Ok(()));
         }
+        let id = self.id();
+        let moved = records.log(app, u64::MAX, 1).map_err(boxed)?;
+        if moved.iter().any(|(_, last)| {
+            last.time > rollout.asked && !self.book().came_before(self.number, rollout, last.release)
+        }) {
+            tracing::warn!(%id, %app, "the current release was moved after the rollout was asked for, and stays");
+            return Ok(Ok(()));
+        }
         let said = because.as_ref().map(|because| format!(": {because}")).unwrap_or_default();
-        let because = format!("rollout {} to {group}{said}", self.id());
+        let because = format!("rollout {id} to {group}{said}");
         let token = token.to_string();
         let mover = Mover { user, token: &token, time: now(), because: Some(&because) };
         records.promote(app, release, &mover, Vec::new).map_err(boxed)?;

@@ -76,11 +76,13 @@ pub async fn list(
     }
 }
 
-/// Returns whether a token may see a rollout: one of its own user, or of an application that it may read and a group that it may
-/// name.
+/// Returns whether a token may see a rollout, of an application that it may read and a group that it may name, or of its own user
+/// and an application that it may push or promote.
 fn is_seen(granted: &Granted, app: &AppName, group: &DestinationName, user: &UserName) -> bool {
     let grant = &granted.grant;
-    *user == grant.user || (grant.allows(Action::Read, Some(app)) && grant.allows_destination(group))
+    let allows = |action| grant.allows(action, Some(app));
+    let is_own = *user == grant.user && (allows(Action::Push) || allows(Action::Promote));
+    grant.target.is_none() && (is_own || (allows(Action::Read) && grant.allows_destination(group)))
 }
 
 /// Holds, resumes or ends a rollout, and answers with how far it is then.
@@ -100,7 +102,12 @@ pub async fn steer(
             && is_seen(granted, &it.app, &it.group, &it.user)
     });
     let rollout = found.ok_or_else(|| super::driver::missing(id))?;
-    granted.allow(Action::Promote, Some(&rollout.app))?;
+    // Who began one by a push may stop it.
+    let stops = matches!(how, RolloutSteering::Hold | RolloutSteering::Abort);
+    let is_own = stops && rollout.user == granted.grant.user;
+    if !(is_own && granted.grant.allows(Action::Push, Some(&rollout.app))) {
+        granted.allow(Action::Promote, Some(&rollout.app))?;
+    }
     granted.allow_destination(&rollout.group)?;
     let by = Arc::clone(granted);
     let steered = blocking::start(move || {

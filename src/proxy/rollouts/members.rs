@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use super::super::Shared;
 use crate::delivery::Delivery;
-use crate::delivery::rollout::{Group, Machine, MemberState, Rollout, Sight, StoredMember, shortened};
+use crate::delivery::rollout::{Group, Machine, MemberState, Phase, Rollout, Sight, StoredMember, shortened};
 use disk::clock::now;
 use format::record::DeliveryState;
 use format::target::{Assignment, TargetReport, TargetState};
-use ground::faults::Faulty;
+use ground::faults::{Fault, Faulty};
 use ground::ids::{DestinationName, ReleaseId, RolloutId, TargetName};
 use protocol::wire::{MemberName, TargetStatus};
 
@@ -81,7 +81,9 @@ impl Known {
             let known = self.0.get(target).and_then(|status| status.known.assigned.as_ref());
             let release = match at.state {
                 MemberState::Given { .. } | MemberState::Proving { .. } => Some(rollout.release),
-                MemberState::Returning { .. } => rollout.previous,
+                MemberState::Returning { .. } | MemberState::Returned | MemberState::NotReturned { .. } => {
+                    rollout.previous
+                }
                 MemberState::Waiting if known.is_none() => rollout.previous,
                 _ => None,
             };
@@ -94,6 +96,25 @@ impl Known {
         }
         shared.targets.assign(&rollout.space, &rollout.app, &told).map_err(boxed)
     }
+}
+
+/// Tells the targets that were to have the release of a rollout that leads nowhere, and never showed it, to stay with the one of
+/// before.
+pub(super) fn take_back(shared: &Shared, id: RolloutId, rollout: &Rollout) -> Result<(), Error> {
+    let (Some(previous), Some(machine)) = (rollout.previous, &rollout.machine) else { return Ok(()) };
+    let Known(known) = Known::of(shared, rollout)?;
+    let assignment = Assignment { release: previous, rollout: id, group: rollout.group.clone() };
+    let told = rollout.members.iter().zip(machine.members()).filter_map(|(member, at)| {
+        let MemberName::Target(target) = &member.name else { return None };
+        let was_given = matches!(at.state, MemberState::Given { .. } | MemberState::Failed { .. });
+        let shows = known.get(target).and_then(|status| status.known.report.shown);
+        (was_given && shows != Some(rollout.release)).then(|| (target.clone(), assignment.clone()))
+    });
+    let told: Vec<_> = told.collect();
+    if told.is_empty() {
+        return Ok(());
+    }
+    shared.targets.assign(&rollout.space, &rollout.app, &told).map_err(boxed)
 }
 
 /// Tells each target of a group to have the release of a rollout that has succeeded: some may have come while it went on.
@@ -112,12 +133,16 @@ pub(super) fn settle(shared: &Shared, id: RolloutId, group: &Group, rollout: &Ro
     shared.targets.assign(&rollout.space, &rollout.app, &told).map_err(boxed)
 }
 
-/// Asks for the deliveries that are due, and notes their numbers. Returns whether there were any.
-pub(super) fn deliver(shared: &Shared, rollout: &mut Rollout) -> Result<bool, Error> {
-    let Some(machine) = rollout.machine.clone() else { return Ok(false) };
+/// Asks for the deliveries that are due, and notes their numbers. Returns whether there were any. One that cannot be asked for is
+/// tried again at the next look, until its member has failed.
+pub(super) fn deliver(shared: &Shared, rollout: &mut Rollout) -> bool {
+    let Some(machine) = rollout.machine.clone() else { return false };
+    if matches!(machine.phase(), Phase::Over(_)) {
+        return false;
+    }
     let mut any = false;
     let Rollout { space, app, user, token, then, release, previous, members, .. } = rollout;
-    let order = |release: ReleaseId, destination: &DestinationName| -> Result<u64, Error> {
+    let order = |release: ReleaseId, destination: &DestinationName| {
         let delivery = Delivery {
             user: Some(user.clone()),
             asked: now(),
@@ -125,15 +150,19 @@ pub(super) fn deliver(shared: &Shared, rollout: &mut Rollout) -> Result<bool, Er
             then: then.clone(),
             ..Delivery::new(space.clone(), app.clone(), release, destination.clone())
         };
-        let mut events = shared.deliveries.add(vec![delivery]).map_err(boxed)?;
+        let added = shared.deliveries.add(vec![delivery]);
+        let log =
+            |error: &_| tracing::warn!(%destination, %error, "a rollout cannot deliver; it tries again");
+        let mut events = added.inspect_err(log).ok()?;
         let first = events.first_mut().and_then(|events| events.try_recv().ok());
-        Ok(first.map(|event| event.id.number).unwrap_or_default())
+        Some(first.map(|event| event.id.number).unwrap_or_default())
     };
     for (member, at) in members.iter_mut().zip(machine.members()) {
         let MemberName::Destination(name) = &member.name else { continue };
         match at.state {
             MemberState::Given { .. } if member.delivery.is_none() => {
-                member.delivery = Some(order(*release, name)?);
+                member.delivery = order(*release, name);
+                any |= member.delivery.is_some();
             }
             MemberState::Returning { .. } if member.return_delivery.is_none() => {
                 if let Some(number) = member.delivery {
@@ -141,13 +170,13 @@ pub(super) fn deliver(shared: &Shared, rollout: &mut Rollout) -> Result<bool, Er
                     drop(shared.deliveries.cancel(shared.deliveries.id(number), user));
                 }
                 let Some(previous) = *previous else { continue };
-                member.return_delivery = Some(order(previous, name)?);
+                member.return_delivery = order(previous, name);
+                any |= member.return_delivery.is_some();
             }
-            _ => continue,
+            _ => {}
         }
-        any = true;
     }
-    Ok(any)
+    any
 }
 
 fn of_target(status: &TargetStatus, id: RolloutId, rollout: &Rollout) -> Sight {
@@ -155,17 +184,26 @@ fn of_target(status: &TargetStatus, id: RolloutId, rollout: &Rollout) -> Sight {
     let settled =
         !matches!(state, TargetState::Fetching(_) | TargetState::Switching | TargetState::Confirming);
     let refused = match state {
-        TargetState::RolledBack { reason } if *about == Some(rollout.release) && *by == Some(id) => {
+        // One without a release to go back to has failed for good, too.
+        TargetState::RolledBack { reason } | TargetState::Failed { reason, fault: Fault::Input }
+            if *about == Some(rollout.release) && *by == Some(id) =>
+        {
             let last = output.lines().last().map(|line| format!(": {line}")).unwrap_or_default();
             Some(shortened(&format!("{reason}{last}")))
         }
         _ => None,
     };
+    // What it said before this rollout told it anything says nothing.
+    let is_told = |release| {
+        let assigned = status.known.assigned.as_ref();
+        release == assigned.map(|it| it.release) && assigned.is_some_and(|it| it.rollout == id)
+    };
+    let is_about = *about == Some(rollout.release) && *by == Some(id);
     Sight {
         reachable: status.reachable,
-        has_new: *shown == Some(rollout.release) && *state == TargetState::Confirmed,
+        has_new: is_about && *shown == Some(rollout.release) && *state == TargetState::Confirmed,
         refused,
-        has_old: settled && shown.is_some() && *shown == rollout.previous,
+        has_old: settled && shown.is_some() && *shown == rollout.previous && is_told(rollout.previous),
     }
 }
 

@@ -94,7 +94,9 @@ impl Rollouts {
         let last = under_way.iter().rev().find(|(_, other)| other.is_of_same_group(&rollout));
         let is_same = |other: &Rollout| {
             let phase = other.machine.as_ref().map(Machine::phase);
-            other.release == rollout.release && matches!(phase, None | Some(Phase::Forward))
+            (other.release, other.moves_current, &other.then)
+                == (rollout.release, rollout.moves_current, &rollout.then)
+                && matches!(phase, None | Some(Phase::Forward))
         };
         match last {
             Some((number, other)) if is_same(other) => Plan { joined: Some(*number), new: None },
