@@ -94,6 +94,10 @@ pub fn mistaken(
         if group.targets.is_empty() && group.destinations.is_empty() {
             return found(".targets", Mistake::NoMembers);
         }
+        // Less than a second is none.
+        if group.healthy_within.is_some_and(|Time(time)| time.as_secs() == 0) {
+            return found(".healthy_within", Mistake::NoTime);
+        }
         if group.updates_nobody() { found(".batch", Mistake::Nobody) } else { None }
     })
 }
@@ -114,6 +118,7 @@ mod tests {
             ("[groups.a]\ndestinations = [\"egde\"]", "groups.a.destinations: ", "did you mean `edge`?"),
             ("[groups.a]", "groups.a.targets: ", "web-*"),
             ("[groups.a]\ntargets = [\"*\"]\nbatch = 0", "groups.a.batch: ", "1 or more"),
+            ("[groups.a]\ntargets = [\"*\"]\nhealthy_within = \"0s\"", "groups.a.healthy_within: ", "10m"),
             ("[groups.a]\ntargets = [\"*\"]\nbatch = \"120%\"", "neither a number of members", ""),
             ("[groups.a]\ntargets = [\"*\"]\nbake = \"soon\"", "no time", ""),
             ("[groups.a]\ntargets = [\"*\"]\ncanaries = 1", "unknown field", "did you mean `canary`?"),

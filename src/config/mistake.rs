@@ -38,6 +38,9 @@ pub enum Mistake {
     /// A group without members.
     #[error("a group has targets or destinations")]
     NoMembers,
+    /// A group whose members have no time to confirm.
+    #[error("members need time to confirm")]
+    NoTime,
     /// A group that updates nobody at a time.
     #[error("a batch is somebody")]
     Nobody,
@@ -95,6 +98,7 @@ impl Mistake {
             }
             Self::GroupAndDestination(_) => "`--to` names either: give each a name of its own",
             Self::NoMembers => "give `targets = [\"web-*\"]`, or `destinations`",
+            Self::NoTime => "give the longest time that an update may take, like \"10m\"",
             Self::Nobody => "give 1 or more, or a percentage, which is rounded up",
             Self::Definition(mistake) => mistake.hint(),
             Self::Action(mistake) => mistake.hint(),

@@ -378,14 +378,8 @@ impl Proxy {
             }
         }
         // First: a member whose stream the proxy ends is not away.
-        let (shared, rollouts) = (Arc::clone(&self.shared), self.rollouts);
-        let rests = blocking::start(move || {
-            shared.rollouts.stop();
-            rollouts.join();
-        });
-        if rests.await.is_err() {
-            tracing::error!("rollouts were not stopped cleanly");
-        }
+        self.shared.rollouts.stop();
+        self.rollouts.join().await;
         self.shared.targets.stop();
         self.listener.drain(self.drain_patience).await;
         connections.shutdown().await;

@@ -192,14 +192,19 @@ impl Book {
         Ok(self.state().groups.get(&(space.clone(), app.clone(), group.clone())).copied())
     }
 
-    /// Returns the releases of a space that rollouts under way and groups need. Blocks as [`Book::release`].
+    /// Returns the releases of a space that rollouts under way and the groups that are configured need. Blocks as
+    /// [`Book::release`].
     ///
     /// # Errors
     /// The ledger's.
-    pub fn releases(&self, space: &SpaceName) -> ledger::Result<HashSet<ReleaseId>> {
+    pub fn releases(
+        &self,
+        space: &SpaceName,
+        is_configured: impl Fn(&DestinationName) -> bool,
+    ) -> ledger::Result<HashSet<ReleaseId>> {
         self.read_groups(space)?;
         let state = self.state();
-        let ours = state.groups.iter().filter(|((of, ..), _)| of == space);
+        let ours = state.groups.iter().filter(|((of, _, group), _)| of == space && is_configured(group));
         let mut releases: HashSet<ReleaseId> = ours.map(|(_, group)| group.release).collect();
         for rollout in state.rollouts.values() {
             if rollout.ended.is_none() && rollout.space == *space {

@@ -20,6 +20,8 @@ const GROUP_VERSION: u8 = 1;
 pub const MEMBERS_MAX: usize = 1024;
 /// Bytes of the reason why a member failed; more says no more.
 const REASON_BYTES_MAX: usize = 200;
+/// Bytes by which a member's state may grow, without a reason.
+const STATE_BYTES_MORE: usize = 8;
 /// Members whose reasons are kept where not all have room.
 const REASONS_MAX: usize = 32;
 
@@ -79,11 +81,19 @@ impl Rollout {
         if bytes.len() as u64 <= VALUE_BYTES_MAX {
             return bytes;
         }
-        let mut shorter = self.clone();
-        if let Some(machine) = &mut shorter.machine {
-            machine.forget_reasons(REASONS_MAX);
-        }
-        value::encode(VERSION, &shorter)
+        let shortened = |most| {
+            let mut shorter = self.clone();
+            shorter.machine.iter_mut().for_each(|machine| machine.forget_reasons(most));
+            value::encode(VERSION, &shorter)
+        };
+        let bytes = shortened(REASONS_MAX);
+        if bytes.len() as u64 <= VALUE_BYTES_MAX { bytes } else { shortened(0) }
+    }
+
+    /// Returns whether a value has room for it, in each state of its members, as it begins.
+    pub fn fits(&self) -> bool {
+        let bytes = value::encode(VERSION, self).len() + self.members.len() * STATE_BYTES_MORE;
+        bytes as u64 <= VALUE_BYTES_MAX
     }
 
     /// Decodes a value; none if the bytes are damaged or of a newer version.

@@ -18,6 +18,7 @@ use super::Order;
 use super::members::{Error, Known, boxed, deliver, settle, take_back};
 use crate::delivery::actions::{Changed, Event, Happened};
 use crate::delivery::rollout::{GroupRelease, MEMBERS_MAX, Machine, OnNewer, Outcome, Phase, Rollout};
+use crate::net::blocking;
 use crate::store::{Mover, Store};
 use disk::crash_points;
 use disk::files::{self, OnPath as _};
@@ -50,8 +51,8 @@ impl Driver {
     }
 
     /// Waits for its end, after [`Rollouts::stop`].
-    pub fn join(self) {
-        if self.0.join().is_err() {
+    pub async fn join(self) {
+        if !matches!(blocking::start(move || self.0.join()).await, Ok(Ok(()))) {
             tracing::error!("the thread of rollouts panicked; they go on at the next start");
         }
     }
@@ -236,6 +237,11 @@ impl Turn<'_> {
         let (members, strayed): (Vec<_>, Vec<_>) = members.into_iter().unzip();
         let machine = Some(Machine::new(group.rules.clone(), can_return, strayed));
         let begun = Rollout { previous, members, machine, ..rollout.clone() };
+        if !begun.fits() {
+            let count = begun.members.len();
+            let reason = format!("the names of the group's {count} members are too long together");
+            return self.finish(rollout.clone(), Outcome::Failed { reason });
+        }
         // From now on, no member overtakes the first ones.
         let id = self.id();
         let first =
@@ -368,7 +374,8 @@ fn steer(shared: &Shared, number: u64, how: RolloutSteering, by: &UserName) -> R
         let hint = Some(hint.to_owned());
         Refusal { fault: Fault::Input, text, hint }
     };
-    if rollout.ended.is_some() {
+    let is_over = |machine: &Machine| matches!(machine.phase(), Phase::Over(_));
+    if rollout.ended.is_some() || rollout.machine.as_ref().is_some_and(is_over) {
         let text = format!("rollout {id} has ended");
         return Err(input(text, "`whit promote APP@RELEASE --to GROUP` rolls another release out"));
     }

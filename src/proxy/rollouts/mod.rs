@@ -84,7 +84,7 @@ impl Rollouts {
     /// # Errors
     /// The ledger's.
     pub fn pending(&self, space: &SpaceName) -> ledger::Result<Vec<ReleaseId>> {
-        Ok(self.book.releases(space)?.into_iter().collect())
+        Ok(self.book.releases(space, |name| self.group(name).is_some())?.into_iter().collect())
     }
 
     /// Plans a rollout: one of the same release that is the group's last and on its way is followed.
