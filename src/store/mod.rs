@@ -57,7 +57,6 @@ pub use error::Error;
 pub use fault_injection::FaultInjection;
 pub use head::Mover;
 pub use history::Pushed;
-#[cfg(feature = "testing")]
 pub use holder::Holder;
 #[cfg(feature = "testing")]
 pub use index::Index;
