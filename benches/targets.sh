@@ -43,7 +43,7 @@ change() {
 all_show() {
   local number
   for number in $(seq "$targets"); do
-    until [ "$(cat "$aside/at/$number/number" 2>/dev/null)" = "$1" ]; do sleep 0.005; done
+    until [ "$(cat "$aside/at/$number/current/number" 2>/dev/null)" = "$1" ]; do sleep 0.005; done
   done
 }
 
@@ -87,7 +87,7 @@ rsync_to_all() {
 change 0
 here "$whit" push app "$aside/tree" --quiet >/dev/null
 all_show 0
-rsync_to_all -a
+for number in $(seq "$targets"); do cp -a "$aside/tree/." "$aside/rsync/$number"; done
 for round in $(seq "$rounds"); do
   for tool in push -a -az; do
     change "$round$tool"
