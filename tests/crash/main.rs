@@ -16,6 +16,7 @@ mod passing_on;
 mod points;
 mod points_of_services;
 mod points_of_targets;
+mod rolling_out;
 #[expect(dead_code, reason = "tests of whole roles have more of them in use")]
 #[path = "../it/objects/servers.rs"]
 mod servers;

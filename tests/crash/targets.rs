@@ -43,7 +43,8 @@ impl Site {
         let words = ["pull", "--watch", &label, &dir, "--token", &self.token, "--layout", self.layout];
         let more =
             ["--on-release", &start, "--confirm", &check, "--confirm-within", "1s", "--healthy-for", "0s"];
-        let mut process = world.begin(&[&words[..], &more].concat(), crash);
+        let before = ["--before-release", &stop];
+        let mut process = world.begin(&[&words[..], &more, &before].concat(), crash);
         let lines = process.lines();
         Watch { process, lines }
     }
