@@ -66,6 +66,15 @@ impl Target {
         held.watched.by_hand = about != wish.release;
         match (&decision, shown) {
             (Decision::Stay(state), _) => {
+                let report = &held.watched.report;
+                let gone_back = matches!(report.state, TargetState::RolledBack { .. });
+                let (about, state) = match report.about {
+                    // Its rollout takes back what it went back from by itself: why, people still want to know.
+                    Some(left) if gone_back && wish.rollout.is_some() && report.rollout == wish.rollout => {
+                        (left, &report.state.clone())
+                    }
+                    _ => (about, state),
+                };
                 let mut watched = held.watched.clone();
                 if watched.report.about != Some(about) || watched.report.state != *state {
                     watched.report.output = String::new();

@@ -64,6 +64,7 @@ mod relinked;
 mod fake_target;
 mod fleet;
 mod rollout_machine;
+mod rolled_out;
 mod rollouts;
 mod services;
 mod space_view;
