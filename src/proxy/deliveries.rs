@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::broadcast::error::RecvError;
 use tokio::time::timeout;
 
 use super::audit::Entry;
-use super::current_token::{alive, checks};
+use super::changes::{Changes, Next};
+use super::current_token::checks;
 use super::follow::{Following, Unheard};
 use super::granted::Granted;
 use crate::delivery::destination::{Check, Destination};
@@ -43,7 +43,7 @@ pub(super) async fn list(
     let space = &granted.grant.space;
     let is_wanted =
         |app: &AppName, destination: &DestinationName| is_wanted(granted, wanted, app, destination);
-    let (mut changes, mut checks, mut alive) = (deliveries.watch(), checks(), alive());
+    let mut changes = Changes::new(granted, deliveries.watch());
     loop {
         let mut after = 0;
         loop {
@@ -59,26 +59,17 @@ pub(super) async fn list(
             return Ok(());
         }
         loop {
-            let change = tokio::select! {
-                change = changes.recv() => Some(change),
-                _ = alive.tick() => None,
-                _ = checks.tick() => {
-                    granted.still_holds()?;
-                    continue;
-                }
-            };
-            let rows = match change {
-                Some(Ok(change)) => {
+            let rows = match changes.next(sender).await? {
+                Next::Change(change) => {
                     let (of_space, row) = &*change;
                     if of_space != space || !is_wanted(&row.app, &row.destination) {
                         continue;
                     }
                     vec![row.clone()]
                 }
-                // The agent reads more slowly than things change: everything is listed again.
-                Some(Err(RecvError::Lagged(_))) => break,
-                Some(Err(RecvError::Closed)) => return Ok(()),
-                None => Vec::new(),
+                Next::Alive => Vec::new(),
+                Next::Missed => break,
+                Next::Over => return Ok(()),
             };
             if sender.send(&Answer::Deliveries(rows)).await.is_err() {
                 return Ok(());

@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use tokio::sync::broadcast::error::RecvError;
-
 use super::super::audit::Entry;
-use super::super::current_token::{alive, checks};
+use super::super::changes::{Changes, Next};
 use super::super::granted::Granted;
 use crate::net::blocking;
 use crate::net::link::Sender;
@@ -30,7 +28,7 @@ pub async fn list(
     let is_wanted = |of: &AppName, group: &DestinationName, user: &UserName| {
         app.is_none_or(|app| app == of) && is_seen(granted, of, group, user)
     };
-    let (mut changes, mut checks, mut alive) = (rollouts.watch(), checks(), alive());
+    let mut changes = Changes::new(granted, rollouts.watch());
     loop {
         let mut after = 0;
         loop {
@@ -48,26 +46,17 @@ pub async fn list(
             return Ok(());
         }
         loop {
-            let change = tokio::select! {
-                change = changes.recv() => Some(change),
-                _ = alive.tick() => None,
-                _ = checks.tick() => {
-                    granted.still_holds()?;
-                    continue;
-                }
-            };
-            let rows = match change {
-                Some(Ok(change)) => {
+            let rows = match changes.next(sender).await? {
+                Next::Change(change) => {
                     let (of_space, row) = &*change;
                     if of_space != space || !is_wanted(&row.app, &row.group, &row.user) {
                         continue;
                     }
                     vec![row.clone()]
                 }
-                // The agent reads more slowly than things change: everything is listed again.
-                Some(Err(RecvError::Lagged(_))) => break,
-                Some(Err(RecvError::Closed)) => return Ok(()),
-                None => Vec::new(),
+                Next::Alive => Vec::new(),
+                Next::Missed => break,
+                Next::Over => return Ok(()),
             };
             if sender.send(&Answer::Rollouts(rows)).await.is_err() {
                 return Ok(());

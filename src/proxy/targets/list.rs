@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use tokio::sync::broadcast::error::RecvError;
-
 use super::wanted::{find, of};
 use crate::net::blocking;
 use crate::net::link::Sender;
 use crate::proxy::audit::Entry;
-use crate::proxy::current_token::{alive, checks};
+use crate::proxy::changes::{Changes, Next};
 use crate::proxy::granted::Granted;
 use ground::faults::Fault;
 use ground::ids::{AppName, SpaceName, TargetName};
@@ -31,7 +29,7 @@ pub(in crate::proxy) async fn list(
     sender: &mut Sender,
 ) -> Result<(), Refusal> {
     granted.allow(Action::Read, app)?;
-    let (mut changes, mut checks, mut alive) = (granted.shared.targets.changes(), checks(), alive());
+    let mut changes = Changes::new(granted, granted.shared.targets.changes());
     loop {
         let (by, wanted) = (Arc::clone(granted), app.cloned());
         let all = blocking::start(move || all(&by, wanted.as_ref()));
@@ -45,20 +43,12 @@ pub(in crate::proxy) async fn list(
             return Ok(());
         }
         loop {
-            let change = tokio::select! {
-                change = changes.recv() => Some(change),
-                _ = alive.tick() => None,
-                _ = checks.tick() => {
-                    granted.still_holds()?;
-                    continue;
-                }
-            };
             let mut statuses = Vec::new();
-            match change {
-                Some(Ok(change)) => {
+            match changes.next(sender).await? {
+                Next::Change(change) => {
                     statuses.extend(seen(granted, app, &change));
                     while statuses.len() < ROWS_PER_MESSAGE
-                        && let Ok(change) = changes.try_recv()
+                        && let Some(change) = changes.more()
                     {
                         statuses.extend(seen(granted, app, &change));
                     }
@@ -66,10 +56,9 @@ pub(in crate::proxy) async fn list(
                         continue;
                     }
                 }
-                // The agent reads more slowly than things change: everything is listed again.
-                Some(Err(RecvError::Lagged(_))) => break,
-                Some(Err(RecvError::Closed)) => return Ok(()),
-                None => {}
+                Next::Alive => {}
+                Next::Missed => break,
+                Next::Over => return Ok(()),
             }
             let by = Arc::clone(granted);
             let rows = blocking::start(move || rows(&by, statuses));
