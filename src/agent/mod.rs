@@ -13,6 +13,7 @@ mod lazy_store;
 mod pace;
 mod processor;
 mod session;
+mod follow;
 mod tally;
 mod token_renewal;
 

@@ -17,6 +17,7 @@ use crate::delivery::destination::{Destinations, Template};
 use crate::library;
 use crate::net::link;
 use disk::files;
+use ground::limits::ANSWER_TIME_LONG_MAX;
 use ground::threads;
 use protocol::address::ProxyUrl;
 
@@ -60,6 +61,9 @@ pub struct OpenSession {
     pub session: Session,
     /// Names the proxy or the data folder for people.
     pub place: String,
+    /// How long who follows something may connect again after each loss of the proxy: a day, or not at all where it is inside a
+    /// command, as another would have another address.
+    pub patience: Duration,
     embedded: Option<library::Proxy>,
     output: Output,
 }
@@ -127,7 +131,7 @@ impl AccessArgs {
         output: &Output,
         local: Destinations,
     ) -> Result<OpenSession, Error> {
-        let (place, session, embedded) = match self.place(output)? {
+        let (place, patience, session, embedded) = match self.place(output)? {
             ProxyPlace::Remote(_) if !local.is_empty() => {
                 return Err(Error::input(
                     "a remote proxy cannot deliver to a `dir:PATH` of this machine",
@@ -142,15 +146,15 @@ impl AccessArgs {
                     Some(file) => session.with_token_file(file),
                     None => session,
                 };
-                (host_of(&access.url), session, None)
+                (host_of(&access.url), ANSWER_TIME_LONG_MAX, session, None)
             }
             ProxyPlace::Inside(data) => {
                 check_apart(&local, &data)?;
                 let (embedded, session) = embedded::open(&data, local, output).await?;
-                (data.display().to_string(), session, embedded)
+                (data.display().to_string(), Duration::ZERO, session, embedded)
             }
         };
-        Ok(OpenSession { session, place, embedded, output: output.clone() })
+        Ok(OpenSession { session, place, patience, embedded, output: output.clone() })
     }
 
     /// Returns the place that the command line names, else the environment, else the login; else the user's own folder.

@@ -1,6 +1,5 @@
 //! `whit deliveries`.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -8,11 +7,10 @@ use clap::{Args, Subcommand};
 use super::access::AccessArgs;
 use super::deliveries::report_text;
 use super::error::Error;
+use super::follow::{self, Row};
 use super::output::{self, Output};
-use super::progress::waiting;
 use super::queries::ask;
-use crate::agent::{self, Session};
-use crate::delivery::destination::Destinations;
+use crate::agent;
 use format::record::DeliveryState;
 use ground::escape;
 use ground::faults::Fault;
@@ -75,91 +73,42 @@ pub async fn run(arguments: DeliveriesArgs, output: &Output) -> Result<(), Error
     }
 }
 
+impl Row for DeliveryStatus {
+    type Key = u64;
+
+    fn of(answer: Answer) -> Vec<Self> {
+        if let Answer::Deliveries(rows) = answer { rows } else { Vec::new() }
+    }
+
+    fn key(&self) -> u64 {
+        self.id.number
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended.is_some()
+    }
+
+    fn is_same(&self, before: &Self) -> bool {
+        self.state == before.state
+    }
+}
+
 async fn list(arguments: DeliveriesArgs, output: &Output) -> Result<(), Error> {
     let DeliveriesArgs { to, app, last, access, .. } = arguments;
-    let open = access.open(output, Destinations::new()).await?;
-    let mut known = Known::default();
-    let waits = waiting(output, "waiting for the answer");
-    open.run(async |session| known.read(session, app, to).await).await?;
-    drop(waits);
-    let rows = known.last(last);
+    let question = Operation::Deliveries(DeliveriesWanted { app, destination: to, watch: false });
+    let rows = follow::list(&access, &question, output).await?;
+    let rows: Vec<&DeliveryStatus> = rows.last(last);
     output.report(&rows, || {
         let rows: Vec<Vec<String>> = rows.iter().map(|status| row(status)).collect();
         output::table(&["DELIVERY", "RELEASE", "TO", "ASKED", "BY", "STATE"], &rows)
     })
 }
 
-/// Prints a line for each delivery, then for each change. A proxy that ends its answer after a day is asked again.
 async fn watch(arguments: DeliveriesArgs, output: &Output) -> Result<(), Error> {
     let DeliveriesArgs { to, app, last, access, .. } = arguments;
-    let open = access.open(output, Destinations::new()).await?;
-    open.run(async |session| {
-        let mut known = Known::default();
-        known.read(session, app.clone(), to.clone()).await?;
-        known.last(last).into_iter().try_for_each(|row| print(row, output))?;
-        let question = Operation::Deliveries(DeliveriesWanted { app, destination: to, watch: true });
-        loop {
-            let mut printed = Ok(());
-            let take = |answer| {
-                if let Answer::Deliveries(part) = answer {
-                    let mut news = part.into_iter().filter(|row| known.take(row.clone()));
-                    printed = news.try_for_each(|row| print(&row, output));
-                }
-                printed.is_ok()
-            };
-            match session.ask_while(&question, take).await {
-                Err(agent::Error::Endless { .. }) => {}
-                ended => {
-                    printed?;
-                    return Ok(ended?);
-                }
-            }
-        }
-    })
-    .await
-}
-
-/// The deliveries that were listed, with the states in which they were last seen. A proxy lists some 4,000 at most.
-#[derive(Debug, Default)]
-struct Known(BTreeMap<u64, DeliveryStatus>);
-
-impl Known {
-    /// Asks for what there is.
-    async fn read(
-        &mut self,
-        session: &Session,
-        app: Option<AppName>,
-        destination: Option<DestinationName>,
-    ) -> Result<(), Error> {
-        let question = Operation::Deliveries(DeliveriesWanted { app, destination, watch: false });
-        let take = |answer| {
-            if let Answer::Deliveries(part) = answer {
-                for row in part {
-                    self.take(row);
-                }
-            }
-        };
-        Ok(session.ask(&question, take).await?)
-    }
-
-    /// Notes a delivery. Returns whether its state is news: a proxy lists everything again to whoever watches.
-    fn take(&mut self, status: DeliveryStatus) -> bool {
-        let state = status.state.clone();
-        let before = self.0.insert(status.id.number, status);
-        before.is_none_or(|before| before.state != state)
-    }
-
-    /// Returns the deliveries that have not ended, and the `last` of those that have, oldest first.
-    fn last(&self, last: usize) -> Vec<&DeliveryStatus> {
-        let ended = self.0.values().filter(|status| status.ended.is_some()).count();
-        let mut passed_over = ended.saturating_sub(last);
-        let stays = |status: &&DeliveryStatus| {
-            let is_old = status.ended.is_some() && passed_over > 0;
-            passed_over -= usize::from(is_old);
-            !is_old
-        };
-        self.0.values().filter(stays).collect()
-    }
+    let wanted = |watch| DeliveriesWanted { app: app.clone(), destination: to.clone(), watch };
+    let (once, on) = (Operation::Deliveries(wanted(false)), Operation::Deliveries(wanted(true)));
+    follow::watch(&access, (&once, &on), last, output, |row| print(row, output)).await
 }
 
 fn print(status: &DeliveryStatus, output: &Output) -> Result<(), Error> {
@@ -173,13 +122,8 @@ fn print(status: &DeliveryStatus, output: &Output) -> Result<(), Error> {
 
 async fn steer(arguments: SteerArgs, how: Steering, output: &Output) -> Result<(), Error> {
     let SteerArgs { id, access } = arguments;
-    let mut rows: Vec<DeliveryStatus> = Vec::new();
-    for answer in ask(&access, output, Operation::Steer { delivery: id, how }).await? {
-        if let Answer::Deliveries(part) = answer {
-            rows.extend(part);
-        }
-    }
-    let status = rows.pop().ok_or(agent::Error::Ended)?;
+    let answers = ask(&access, output, Operation::Steer { delivery: id, how }).await?;
+    let status = answers.into_iter().flat_map(DeliveryStatus::of).last().ok_or(agent::Error::Ended)?;
     let made = match (&status.state, how) {
         (DeliveryState::Delivered(_), Steering::Cancel) => Err(Error::Message {
             fault: Fault::Input,
@@ -270,20 +214,5 @@ mod tests {
         status.state = DeliveryState::Stranded;
         assert!(row(&status)[5].contains("whit deliveries drop 5499220e-17"));
         assert_eq!(id.to_string().parse(), Ok(id));
-    }
-
-    #[test]
-    fn a_listing_has_what_waits_and_the_last_that_ended_and_the_same_again_is_no_news() {
-        let mut known = Known::default();
-        for number in 1..=5 {
-            let ended = (number != 2).then_some(number);
-            let id = DeliveryId { proxy: [0; 4], number };
-            assert!(known.take(DeliveryStatus { id, ended, state: DeliveryState::Queued, ..status() }));
-        }
-        let numbers = |last| known.last(last).iter().map(|status| status.id.number).collect::<Vec<_>>();
-        assert_eq!([numbers(0), numbers(2), numbers(20)], [vec![2], vec![2, 4, 5], vec![1, 2, 3, 4, 5]]);
-        let again = known.0[&2].clone();
-        assert!(!known.take(again.clone()));
-        assert!(known.take(DeliveryStatus { state: DeliveryState::Stranded, ..again }));
     }
 }

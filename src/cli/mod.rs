@@ -11,6 +11,7 @@ mod demo;
 mod dry_run;
 mod embedded;
 mod error;
+mod follow;
 mod labels;
 mod links;
 mod log;

@@ -124,6 +124,7 @@ async fn move_current(
     let mut leaves_after = how.no_wait.then(|| destinations.iter().collect::<BTreeSet<_>>().len());
     let question = question(destinations, how.because, how.then);
     let open = how.access.open(output, local).await?;
+    let patience = open.patience;
     let mut moved: Option<Box<Moved>> = None;
     let mut rollout: Option<RolloutId> = None;
     let mut progress = DeliveryProgress::default();
@@ -145,7 +146,7 @@ async fn move_current(
             };
             session.ask_while(&question, take).await?;
             match rollout.filter(|_| !how.no_wait) {
-                Some(id) => Ok(Some(rollouts::follow(session, &app, id, output).await?)),
+                Some(id) => Ok(Some(rollouts::follow_to_end(session, &app, id, patience, output).await?)),
                 None => Ok(None),
             }
         })

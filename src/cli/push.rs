@@ -13,7 +13,7 @@ use super::progress::{monitor, watched};
 use super::rate::link_rate;
 use super::receipt::{choices_text, receipt_text};
 use super::rollout_text::progress_text;
-use super::rollouts::{follow, interrupted, rolled_out};
+use super::rollouts::{follow_to_end, interrupted, rolled_out};
 use super::workers::threads;
 use crate::agent::Effort;
 use crate::agent::push::{PushOptions, push};
@@ -203,6 +203,7 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
     let (app, leaves) = (options.app.clone(), arguments.no_wait);
     let delivers = !options.destinations.is_empty();
     let open = arguments.access.open_within(options.patience, output, local).await?;
+    let patience = open.patience.min(options.patience);
     let monitor = monitor(output, "sending");
     let (mut pushed, mut rollout) = (None, None);
     let work = open.run(async |session| {
@@ -210,7 +211,7 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
         rollout = receipt.rollout;
         pushed = Some(receipt);
         match rollout.filter(|_| !leaves) {
-            Some(id) => Ok(Some(follow(session, &app, id, output).await?)),
+            Some(id) => Ok(Some(follow_to_end(session, &app, id, patience, output).await?)),
             None => Ok(None),
         }
     });

@@ -1,17 +1,17 @@
 //! `whit rollouts`.
 
-use std::collections::BTreeMap;
+use std::cell::Cell;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
 use super::access::AccessArgs;
 use super::error::Error;
+use super::follow::{self, Row, Rows};
 use super::output::{self, Output};
-use super::progress::waiting;
 use super::queries::ask;
 use super::rollout_text::{ended_well, member_rows, progress_text, state_text};
 use crate::agent::{self, Session};
-use crate::delivery::destination::Destinations;
 use ground::faults::{Fault, Faulty as _};
 use ground::ids::{AppName, DestinationName, RolloutId};
 use protocol::wire::{Answer, Operation, RolloutState, RolloutStatus, RolloutSteering};
@@ -82,42 +82,30 @@ pub async fn run(arguments: RolloutsArgs, output: &Output) -> Result<(), Error> 
     }
 }
 
-/// The rollouts that were listed, as they were last seen.
-#[derive(Debug, Default)]
-struct Known(BTreeMap<u64, RolloutStatus>);
+impl Row for RolloutStatus {
+    type Key = u64;
 
-impl Known {
-    async fn read(&mut self, session: &Session, app: Option<AppName>) -> Result<(), Error> {
-        let question = Operation::Rollouts { app, watch: false };
-        let take = |answer| {
-            if let Answer::Rollouts(part) = answer {
-                self.0.extend(part.into_iter().map(|status| (status.id.number, status)));
-            }
-        };
-        Ok(session.ask(&question, take).await?)
+    fn of(answer: Answer) -> Vec<Self> {
+        if let Answer::Rollouts(rows) = answer { rows } else { Vec::new() }
     }
 
-    /// Returns those that have not ended, and the `last` of those that have, oldest first.
-    fn last(&self, last: usize) -> Vec<&RolloutStatus> {
-        let ended = self.0.values().filter(|status| status.state.is_last()).count();
-        let mut passed_over = ended.saturating_sub(last);
-        let stays = |status: &&RolloutStatus| {
-            let is_old = status.state.is_last() && passed_over > 0;
-            passed_over -= usize::from(is_old);
-            !is_old
-        };
-        self.0.values().filter(stays).collect()
+    fn key(&self) -> u64 {
+        self.id.number
+    }
+
+    fn has_ended(&self) -> bool {
+        self.state.is_last()
+    }
+
+    fn is_same(&self, before: &Self) -> bool {
+        self == before
     }
 }
 
 async fn list(arguments: RolloutsArgs, output: &Output) -> Result<(), Error> {
     let RolloutsArgs { app, last, members, access, .. } = arguments;
-    let open = access.open(output, Destinations::new()).await?;
-    let mut known = Known::default();
-    let waits = waiting(output, "waiting for the answer");
-    open.run(async |session| known.read(session, app).await).await?;
-    drop(waits);
-    let rows = known.last(last);
+    let rows = follow::list(&access, &Operation::Rollouts { app, watch: false }, output).await?;
+    let rows: Vec<&RolloutStatus> = rows.last(last);
     output.report(&rows, || {
         let table: Vec<Vec<String>> = rows.iter().map(|status| row(status)).collect();
         let mut text = output::table(&["ROLLOUT", "RELEASE", "TO", "ASKED", "BY", "BATCH", "STATE"], &table);
@@ -141,38 +129,10 @@ fn row(status: &RolloutStatus) -> Vec<String> {
     ]
 }
 
-/// Prints a line for each rollout, then for each change. A proxy that ends its answer after a day is asked again.
 async fn watch(arguments: RolloutsArgs, output: &Output) -> Result<(), Error> {
     let RolloutsArgs { app, last, access, .. } = arguments;
-    let open = access.open(output, Destinations::new()).await?;
-    open.run(async |session| {
-        let mut known = Known::default();
-        known.read(session, app.clone()).await?;
-        known.last(last).into_iter().try_for_each(|row| print(row, output))?;
-        let question = Operation::Rollouts { app, watch: true };
-        loop {
-            let mut printed = Ok(());
-            let take = |answer| {
-                if let Answer::Rollouts(part) = answer {
-                    for status in part {
-                        let before = known.0.insert(status.id.number, status.clone());
-                        if before.is_none_or(|before| before != status) && printed.is_ok() {
-                            printed = print(&status, output);
-                        }
-                    }
-                }
-                printed.is_ok()
-            };
-            match session.ask_while(&question, take).await {
-                Err(agent::Error::Endless { .. }) => {}
-                ended => {
-                    printed?;
-                    return Ok(ended?);
-                }
-            }
-        }
-    })
-    .await
+    let question = |watch| Operation::Rollouts { app: app.clone(), watch };
+    follow::watch(&access, (&question(false), &question(true)), last, output, |row| print(row, output)).await
 }
 
 fn print(status: &RolloutStatus, output: &Output) -> Result<(), Error> {
@@ -189,13 +149,8 @@ async fn steer(arguments: SteerArgs, how: RolloutSteering, output: &Output) -> R
         Ok(id) => id,
         Err(_) => find(&which.parse()?, app, &access, output).await?,
     };
-    let mut rows: Vec<RolloutStatus> = Vec::new();
-    for answer in ask(&access, output, Operation::SteerRollout { rollout: id, how }).await? {
-        if let Answer::Rollouts(part) = answer {
-            rows.extend(part);
-        }
-    }
-    let status = rows.pop().ok_or(agent::Error::Ended)?;
+    let answers = ask(&access, output, Operation::SteerRollout { rollout: id, how }).await?;
+    let status = answers.into_iter().flat_map(RolloutStatus::of).last().ok_or(agent::Error::Ended)?;
     output.report(&status, || progress_text(&status))
 }
 
@@ -206,10 +161,9 @@ async fn find(
     access: &AccessArgs,
     output: &Output,
 ) -> Result<RolloutId, Error> {
-    let open = access.open(output, Destinations::new()).await?;
-    let mut known = Known::default();
-    open.run(async |session| known.read(session, app).await).await?;
-    let under_way = known.0.values().filter(|status| status.group == *group && !status.state.is_last());
+    let rows: Rows<RolloutStatus> =
+        follow::list(access, &Operation::Rollouts { app, watch: false }, output).await?;
+    let under_way = rows.all().filter(|status| status.group == *group && !status.state.is_last());
     let under_way: Vec<&RolloutStatus> = under_way.collect();
     // One that waits for the other is not meant.
     let begun =
@@ -231,39 +185,47 @@ async fn find(
     }
 }
 
-/// Follows a rollout to its end, or until it is held, with a line for each change.
+/// Follows a rollout to its end, or until it is held, with a line for each change: also where the proxy is lost, for `patience` at a
+/// time.
 ///
 /// # Errors
-/// The session's. What it came to is for [`ended_well`].
-pub async fn follow(
+/// The session's; the proxy does not know the rollout any more. What it came to is for [`ended_well`].
+pub async fn follow_to_end(
     session: &Session,
     app: &AppName,
     id: RolloutId,
+    patience: Duration,
     output: &Output,
 ) -> Result<RolloutStatus, Error> {
     let question = Operation::Rollouts { app: Some(app.clone()), watch: true };
     let (mut last, mut said) = (None, String::new());
-    loop {
-        let take = |answer| {
-            let Answer::Rollouts(part) = answer else { return true };
-            let Some(status) = part.into_iter().find(|status| status.id == id) else { return true };
-            let text = progress_text(&status);
-            let is_over = status.state.is_last() || matches!(status.state, RolloutState::Held { .. });
-            if text != said && !is_over {
-                output.note(&text);
-                said = text;
-            }
-            last = Some(status);
-            !is_over
-        };
-        match session.ask_while(&question, take).await {
-            Err(agent::Error::Endless { .. }) => {}
-            ended => {
-                ended?;
-                return last.ok_or_else(|| agent::Error::Ended.into());
-            }
+    let is_listed = Cell::new(false);
+    let lost = |text: &str| {
+        is_listed.set(false);
+        output.note(text);
+    };
+    let take = |answer| {
+        let rows = RolloutStatus::of(answer);
+        // A message without rows comes after the list, where nothing changes.
+        let is_missing = rows.is_empty() && !is_listed.get();
+        let Some(status) = rows.into_iter().find(|status| status.id == id) else { return !is_missing };
+        is_listed.set(true);
+        let text = progress_text(&status);
+        let is_over = status.state.is_last() || matches!(status.state, RolloutState::Held { .. });
+        if text != said && !is_over {
+            output.note(&text);
+            said = text;
         }
-    }
+        last = Some(status);
+        !is_over
+    };
+    session.follow(&question, patience, lost, take).await?;
+    let missing = || Error::Message {
+        fault: Fault::Missing,
+        text: format!("the proxy does not know rollout {id} any more"),
+        hint: Some("`whit rollouts` lists those that it knows".to_owned()),
+    };
+    last.filter(|_| is_listed.get()).ok_or_else(missing)
 }
 
 /// Adds to the error of a command that was interrupted, or lost the proxy, which rollout goes on without it.

@@ -1,16 +1,12 @@
 //! `whit targets`.
 
-use std::collections::BTreeMap;
-
 use clap::{Args, Subcommand};
 
 use super::access::AccessArgs;
 use super::error::Error;
+use super::follow::{self, Row};
 use super::output::{self, Output};
-use super::progress::waiting;
 use super::queries::ask;
-use crate::agent;
-use crate::delivery::destination::Destinations;
 use format::target::{StoredTarget, TargetState};
 use ground::escape;
 use ground::ids::{AppName, ReleaseId, TargetName};
@@ -71,9 +67,10 @@ pub async fn run(arguments: TargetsArgs, output: &Output) -> Result<(), Error> {
 
 async fn list(arguments: TargetsArgs, output: &Output) -> Result<(), Error> {
     let TargetsArgs { app, verbose, access, .. } = arguments;
-    let rows = targets(ask(&access, output, Operation::Targets { app, watch: false }).await?);
+    let rows = follow::list(&access, &Operation::Targets { app, watch: false }, output).await?;
+    let rows: Vec<&ListedTarget> = rows.all().collect();
     output.report(&rows, || {
-        let cells: Vec<Vec<String>> = rows.iter().map(row).collect();
+        let cells: Vec<Vec<String>> = rows.iter().map(|listed| row(listed)).collect();
         let table = output::table(&COLUMNS, &cells);
         let mut lines = table.lines();
         let mut text: Vec<String> = lines.next().map(str::to_owned).into_iter().collect();
@@ -85,62 +82,49 @@ async fn list(arguments: TargetsArgs, output: &Output) -> Result<(), Error> {
     })
 }
 
-/// Prints a line for each target, then for each change. A proxy that ends its answer after a day is asked again.
-async fn watch(arguments: TargetsArgs, output: &Output) -> Result<(), Error> {
-    let TargetsArgs { app, verbose, access, .. } = arguments;
-    let open = access.open(output, Destinations::new()).await?;
-    let mut waits = Some(waiting(output, "waiting for the answer"));
-    let question = Operation::Targets { app, watch: true };
-    let mut known: BTreeMap<(AppName, TargetName), String> = BTreeMap::new();
-    open.run(async |session| {
-        loop {
-            let mut shown = Ok(());
-            let take = |answer| {
-                drop(waits.take());
-                for listed in targets(vec![answer]) {
-                    let place = (listed.status.app.clone(), listed.status.target.clone());
-                    let line = line(&listed);
-                    if known.insert(place, line.clone()).as_ref() != Some(&line) {
-                        shown = print(&listed, &line, verbose, output);
-                    }
-                }
-                shown.is_ok()
-            };
-            match session.ask_while(&question, take).await {
-                Err(agent::Error::Endless { .. }) => {}
-                ended => {
-                    shown?;
-                    return Ok(ended?);
-                }
-            }
-        }
-    })
-    .await
+impl Row for ListedTarget {
+    type Key = (AppName, TargetName);
+
+    fn of(answer: Answer) -> Vec<Self> {
+        if let Answer::Targets(rows) = answer { rows } else { Vec::new() }
+    }
+
+    fn key(&self) -> Self::Key {
+        (self.status.app.clone(), self.status.target.clone())
+    }
+
+    fn has_ended(&self) -> bool {
+        false
+    }
+
+    fn is_same(&self, before: &Self) -> bool {
+        line(self) == line(before)
+    }
 }
 
-fn print(listed: &ListedTarget, line: &str, verbose: bool, output: &Output) -> Result<(), Error> {
+async fn watch(arguments: TargetsArgs, output: &Output) -> Result<(), Error> {
+    let TargetsArgs { app, verbose, access, .. } = arguments;
+    let question = |watch| Operation::Targets { app: app.clone(), watch };
+    let print = |listed: &ListedTarget| print(listed, verbose, output);
+    follow::watch(&access, (&question(false), &question(true)), usize::MAX, output, print).await
+}
+
+fn print(listed: &ListedTarget, verbose: bool, output: &Output) -> Result<(), Error> {
     if output.is_json() {
         let line = serde_json::to_string(listed).expect("a target is plain words and numbers");
         return output.line(&line);
     }
-    output.line(line)?;
+    output.line(&line(listed))?;
     printed(listed, verbose).into_iter().try_for_each(|line| output.line(&line))
 }
 
 async fn forget(arguments: ForgetArgs, output: &Output) -> Result<(), Error> {
     let ForgetArgs { name, app, access } = arguments;
     let question = Operation::ForgetTarget { target: name.clone(), app };
-    let rows = targets(ask(&access, output, question).await?);
+    let answers = ask(&access, output, question).await?;
+    let rows: Vec<ListedTarget> = answers.into_iter().flat_map(ListedTarget::of).collect();
     let apps: Vec<&str> = rows.iter().map(|listed| listed.status.app.as_str()).collect();
     output.report(&rows, || format!("forgot {name} of {}", apps.join(", ")))
-}
-
-fn targets(answers: Vec<Answer>) -> Vec<ListedTarget> {
-    let rows = answers.into_iter().flat_map(|answer| match answer {
-        Answer::Targets(rows) => rows,
-        _ => Vec::new(),
-    });
-    rows.collect()
 }
 
 /// Returns a target's line where each change is one.

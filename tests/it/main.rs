@@ -31,6 +31,7 @@ mod exec;
 mod executables;
 mod explain;
 mod flow;
+mod following;
 mod growing;
 mod hostile;
 mod improving;

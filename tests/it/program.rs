@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -92,7 +92,7 @@ impl Home {
 }
 
 /// A process that is killed on drop.
-struct Running(Child);
+pub struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -102,11 +102,20 @@ impl Drop for Running {
 }
 
 impl Running {
-    fn pid(&self) -> Pid {
+    pub fn start(command: &mut Command) -> Self {
+        Self(command.spawn().expect("it starts"))
+    }
+
+    /// Returns the lines of its standard output and error, as they come.
+    pub fn lines(&mut self) -> (mpsc::Receiver<String>, mpsc::Receiver<String>) {
+        (lines_of(self.0.stdout.take().expect("piped")), lines_of(self.0.stderr.take().expect("piped")))
+    }
+
+    pub fn pid(&self) -> Pid {
         Pid::from_child(&self.0)
     }
 
-    fn wait(&mut self) -> ExitStatus {
+    pub fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + patience();
         loop {
             if let Some(status) = self.0.try_wait().expect("it is ours") {
@@ -127,6 +136,17 @@ fn reading(mut pipe: impl Read + Send + 'static) -> std::thread::JoinHandle<Stri
     })
 }
 
+/// Reads lines as they come, on a thread of its own.
+fn lines_of(pipe: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (line_in, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            drop(line_in.send(line));
+        }
+    });
+    lines
+}
+
 /// Returns the output of a process once it has ended.
 pub fn finish(mut child: Child) -> Ran {
     let out = reading(child.stdout.take().expect("piped"));
@@ -145,22 +165,8 @@ pub struct Served {
 
 impl Served {
     pub fn start(mut command: Command) -> Self {
-        let mut child = command.spawn().expect("it starts");
-        let out: ChildStdout = child.stdout.take().expect("piped");
-        let err: ChildStderr = child.stderr.take().expect("piped");
-        let running = Running(child);
-        let (first_in, first) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(out).lines().map_while(Result::ok) {
-                drop(first_in.send(line));
-            }
-        });
-        let (line_in, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(err).lines().map_while(Result::ok) {
-                drop(line_in.send(line));
-            }
-        });
+        let mut running = Running::start(&mut command);
+        let (first, lines) = running.lines();
         let first_line = first.recv_timeout(patience()).expect("it says where it listens");
         Self { running, first_line, lines }
     }

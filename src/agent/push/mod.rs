@@ -147,7 +147,10 @@ async fn run(
                     backoff = None;
                 }
                 let backoff = backoff.get_or_insert_with(|| Backoff::new(options.patience));
-                reconnect(session, monitor, error, backoff).await?;
+                let note = |error: &Error, wait: Duration| {
+                    monitor.note(&format!("{error}; trying again in {:.1} s", wait.as_secs_f64()));
+                };
+                session.reopen_patiently(error, backoff, note).await?;
             }
             _ => return Err(error),
         }
@@ -183,25 +186,6 @@ async fn forget(session: &Session, options: &PushOptions) -> Result<()> {
     let Some(state) = options.state.clone() else { return Ok(()) };
     let key = session.memory_key(&options.app);
     Ok(blocking::start(move || forget_streams(&state, &key)).await?)
-}
-
-/// Waits and connects again, a little later each time.
-async fn reconnect(
-    session: &Session,
-    monitor: &Arc<dyn Monitor>,
-    mut error: Error,
-    backoff: &mut Backoff,
-) -> Result<()> {
-    loop {
-        let Some(wait) = backoff.wait() else { return Err(error) };
-        monitor.note(&format!("{error}; trying again in {:.1} s", wait.as_secs_f64()));
-        tokio::time::sleep(wait).await;
-        match session.reopen(backoff.connect_time()).await {
-            Ok(()) => return Ok(()),
-            Err(again) if again.fault() == Fault::Retry => error = again,
-            Err(other) => return Err(other),
-        }
-    }
 }
 
 async fn read(push: &Push<'_>, reading: Reading) -> Result<Source> {
