@@ -340,7 +340,7 @@ fn ended(release: ReleaseId) -> Ended {
 fn current(release: ReleaseId) -> CurrentEntry {
     let before = ReleaseId::of(b"the release before");
     let entry = CurrentEntry {
-        release,
+        release: Some(release),
         from: Some(before),
         record: Some(2),
         by: MovedBy::Push,
@@ -353,6 +353,12 @@ fn current(release: ReleaseId) -> CurrentEntry {
     };
     assert_eq!(CurrentEntry::decode(&entry.encode()).as_ref(), Ok(&entry));
     entry
+}
+
+/// The log's entry of a first push, to a group.
+fn without_current() -> CurrentEntry {
+    let release = ReleaseId::of(b"the release before");
+    CurrentEntry { release: None, from: None, record: Some(1), back: Vec::new(), ..current(release) }
 }
 
 /// A label that was given after the second push.
@@ -538,6 +544,7 @@ fn the_format_is_as_its_document_says() {
         ("footer-1", end),
         ("record-1", record_file(&record())),
         ("current-1", current(root.release()).encode()),
+        ("current-2", without_current().encode()),
         ("label-1", labelled(root.release()).encode()),
         ("cached-1", cached().encode()),
         ("delivery-1", delivery_file(&delivery(root.release()))),

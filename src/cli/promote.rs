@@ -246,8 +246,17 @@ fn row(entry: &LogEntry) -> Vec<String> {
 
 fn current_text(app: &AppName, standing: &Standing, last: Option<&LogEntry>) -> String {
     let short = |release: &ReleaseId| format!("@{}", release.short());
-    let mut lines = vec![format!("{app}{}", standing.current.as_ref().map(short).unwrap_or_default())];
+    let none = || ": no release is current, as its first has yet to be rolled out".to_owned();
+    let mut lines = vec![format!("{app}{}", standing.current.as_ref().map_or_else(none, short))];
     let mut line = |name: &str, text: String| lines.push(format!("  {name:<10} {text}"));
+    if standing.current.is_none() {
+        line(
+            "next",
+            format!(
+                "`whit rollouts {app}` shows how far it is; `whit promote {app}@RELEASE` makes one current"
+            ),
+        );
+    }
     if let Some(last) = last.filter(|last| Some(last.release) == standing.current) {
         line("since", format!("{}, {} by {}", output::time(last.time), last.by.as_str(), last.user));
         if let Some(because) = &last.because {

@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::value::{self, NoValue};
 use ground::ids::{ReleaseId, UserName};
 
+/// First byte of an entry that makes a release current, and of the meaning of a label.
 const VERSION: u8 = 1;
+/// First byte of an entry after which no release is current: an older whit would take the latest release for current.
+const VERSION_WITHOUT: u8 = 2;
 
 /// Releases that were current before, as an entry lists them; older ones are forgotten.
 pub const BACK_MAX: usize = 50;
@@ -56,8 +59,8 @@ pub struct Standing {
 /// One entry of the log: who made which release current, when and why, and what follows from all entries so far.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CurrentEntry {
-    /// The release that is current from here on.
-    pub release: ReleaseId,
+    /// The release that is current from here on; none until a rollout of the application's first release has succeeded.
+    pub release: Option<ReleaseId>,
     /// The release that was current before, if there was any.
     pub from: Option<ReleaseId>,
     /// The record that was written with the entry, by its number. The entry counts only if that record is there: a crash
@@ -82,7 +85,7 @@ pub struct CurrentEntry {
 impl CurrentEntry {
     /// Encodes an entry: a version, MessagePack, and a check of both.
     pub fn encode(&self) -> Vec<u8> {
-        value::encode_checked(VERSION, self)
+        value::encode_checked(if self.release.is_some() { VERSION } else { VERSION_WITHOUT }, self)
     }
 
     /// Decodes an entry.
@@ -90,7 +93,7 @@ impl CurrentEntry {
     /// # Errors
     /// The bytes are not an entry.
     pub fn decode(bytes: &[u8]) -> Result<Self, NoValue> {
-        let entry: Self = value::decode_checked(VERSION, bytes)?;
+        let entry: Self = value::decode_checked(VERSION..=VERSION_WITHOUT, bytes)?;
         let is_bounded = entry.back.len() <= BACK_MAX && entry.bad.len() <= BAD_MAX;
         if is_bounded { Ok(entry) } else { Err(NoValue::Damaged) }
     }
@@ -120,7 +123,7 @@ impl LabelMeaning {
     /// # Errors
     /// As with [`CurrentEntry::decode`].
     pub fn decode(bytes: &[u8]) -> Result<Self, NoValue> {
-        value::decode_checked(VERSION, bytes)
+        value::decode_checked(VERSION..=VERSION, bytes)
     }
 }
 
@@ -130,7 +133,7 @@ mod tests {
 
     fn entry() -> CurrentEntry {
         CurrentEntry {
-            release: ReleaseId::of(b"new"),
+            release: Some(ReleaseId::of(b"new")),
             from: Some(ReleaseId::of(b"old")),
             record: Some(7),
             by: MovedBy::Push,
@@ -146,7 +149,14 @@ mod tests {
     #[test]
     fn an_entry_is_read_as_it_was_written_unless_it_lists_too_much() {
         assert_eq!(CurrentEntry::decode(&entry().encode()), Ok(entry()));
-        let endless = CurrentEntry { back: vec![entry().release; BACK_MAX + 1], ..entry() };
+        let without = CurrentEntry { release: None, ..entry() };
+        assert_eq!(CurrentEntry::decode(&without.encode()), Ok(without.clone()));
+        assert_eq!(
+            (entry().encode()[0], without.encode()[0]),
+            (1, 2),
+            "an older whit does not take it for another"
+        );
+        let endless = CurrentEntry { back: vec![ReleaseId::of(b"old"); BACK_MAX + 1], ..entry() };
         assert_eq!(CurrentEntry::decode(&endless.encode()), Err(NoValue::Damaged));
     }
 

@@ -33,6 +33,6 @@ impl ReleaseManifests {
     /// # Errors
     /// It is damaged, or of a newer version.
     pub fn decode(bytes: &[u8]) -> Result<Self, NoValue> {
-        value::decode_checked(VERSION, bytes)
+        value::decode_checked(VERSION..=VERSION, bytes)
     }
 }

@@ -46,16 +46,16 @@ pub fn encode_checked(version: u8, value: &impl Serialize) -> Vec<u8> {
     bytes
 }
 
-/// Decodes a value with a check.
+/// Decodes a value of one of these versions, with a check.
 ///
 /// # Errors
 /// The bytes are no such value. A version is only believed where the check is right.
-pub fn decode_checked<T: DeserializeOwned>(version: u8, bytes: &[u8]) -> Result<T, NoValue> {
+pub fn decode_checked<T: DeserializeOwned>(versions: RangeInclusive<u8>, bytes: &[u8]) -> Result<T, NoValue> {
     let (body, check) = bytes.split_last_chunk::<CHECK_BYTES>().ok_or(NoValue::Damaged)?;
     if blake3::hash(body).as_bytes()[..CHECK_BYTES] != check[..] {
         return Err(NoValue::Damaged);
     }
-    decode(version..=version, body)
+    decode(versions, body)
 }
 
 #[cfg(test)]
@@ -70,7 +70,7 @@ mod tests {
         assert_eq!(decode::<(String, u8)>(1..=2, &[]), Err(NoValue::Damaged));
         assert_eq!(decode::<(String, u8)>(1..=2, &bytes[..3]), Err(NoValue::Damaged));
         assert_eq!(
-            decode_checked::<(String, u8)>(1, &encode_checked(2, &("web", 7))),
+            decode_checked::<(String, u8)>(1..=1, &encode_checked(2, &("web", 7))),
             Err(NoValue::Version(2))
         );
     }
@@ -78,8 +78,8 @@ mod tests {
     #[test]
     fn a_value_with_a_check_is_whole_or_none() {
         let bytes = encode_checked(1, &("web", 7));
-        assert_eq!(decode_checked(1, &bytes), Ok(("web".to_owned(), 7)));
-        let read = |bytes: &[u8]| decode_checked::<(String, u8)>(1, bytes);
+        assert_eq!(decode_checked(1..=1, &bytes), Ok(("web".to_owned(), 7)));
+        let read = |bytes: &[u8]| decode_checked::<(String, u8)>(1..=1, bytes);
         assert!((0..bytes.len()).all(|length| read(&bytes[..length]) == Err(NoValue::Damaged)));
         for at in 0..bytes.len() {
             let mut changed = bytes.clone();

@@ -178,7 +178,7 @@ impl Watched {
 
     /// Decodes a value; none if it is damaged or of another version.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        value::decode_checked(VERSION, bytes).ok()
+        value::decode_checked(VERSION..=VERSION, bytes).ok()
     }
 }
 

@@ -127,7 +127,8 @@ fn move_current(granted: &Granted, wanted: &Wanted) -> Result<(Vec<Answer>, Vec<
                 notices = actions.plan(&rolled_back(granted, &record, number, entry), then, number);
                 Together { before: notices.changes(), after: deliveries.changes(&mut plan) }
             };
-            records.roll_back(app, (&from, &release), &mover, more).map(Some)
+            let from = from.ok_or_else(|| store::Error::CurrentMoved(app.clone()));
+            from.and_then(|from| records.roll_back(app, (&from, &release), &mover, more).map(Some))
         }
     };
     let moved = match moved {
@@ -163,7 +164,7 @@ fn rolled_back(
     granted: &Granted,
     record: &Record,
     number: u64,
-    CurrentEntry { release, from, time, user, because, .. }: &CurrentEntry,
+    CurrentEntry { from, time, user, because, .. }: &CurrentEntry,
 ) -> Happened {
     let (shared, space) = (&granted.shared, &granted.grant.space);
     // Without names, which may have dots: the signature of a webhook separates its parts by them.
@@ -175,7 +176,7 @@ fn rolled_back(
         id: format!("{}-{}", &proxy[..8], &change[..16]),
         space: space.clone(),
         app: record.app.clone(),
-        release: *release,
+        release: record.release,
         labels: record.labels.clone(),
         previous: *from,
         destination: None,
@@ -186,14 +187,13 @@ fn rolled_back(
     }
 }
 
-/// Returns the record that is to be current, and the release that is current now.
-fn find(store: &Store, target: &Target) -> Result<(Record, ReleaseId), Refusal> {
+/// Returns the record that is to be current, and the release that is current now, if one is.
+fn find(store: &Store, target: &Target) -> Result<(Record, Option<ReleaseId>), Refusal> {
     let records = store.records();
     let standing = records.standing(target.app());
-    let no_app = || refusal(&store::Error::NoApp(target.app().clone()));
-    let current = standing.current.ok_or_else(no_app)?;
     let selector = match target {
         Target::Promote(selector) => selector.clone(),
+        Target::Rollback(app) if standing.current.is_none() => Selector { app: app.clone(), at: None },
         Target::Rollback(app) => {
             let nothing = || refusal(&store::Error::NothingBefore(app.clone()));
             let previous = standing.previous.ok_or_else(nothing)?;
@@ -201,7 +201,7 @@ fn find(store: &Store, target: &Target) -> Result<(Record, ReleaseId), Refusal> 
             Selector { app: app.clone(), at: Some(at) }
         }
     };
-    Ok((store.select(&selector).map_err(|error| refusal(&error))?, current))
+    Ok((store.select(&selector).map_err(|error| refusal(&error))?, standing.current))
 }
 
 /// Answers questions about the current release, and moves labels.
@@ -221,7 +221,7 @@ fn show(granted: &Granted, app: &AppName, log: bool, give: &impl Fn(Answer) -> b
     granted.allow(Action::Read, Some(app))?;
     let store = granted.store()?;
     let standing = store.records().standing(app);
-    if standing.current.is_none() {
+    if store.records().latest(app).is_none() {
         return Err(refusal(&store::Error::NoApp(app.clone())));
     }
     give(Answer::Standing(standing));
@@ -231,7 +231,7 @@ fn show(granted: &Granted, app: &AppName, log: bool, give: &impl Fn(Answer) -> b
         let entries = store.records().log(app, before, most).map_err(|error| refusal(&error))?;
         let Some((last, _)) = entries.last() else { break };
         before = *last;
-        let rows = entries.into_iter().map(|(number, entry)| LogEntry::of(number, entry));
+        let rows = entries.into_iter().filter_map(|(number, entry)| LogEntry::of(number, entry));
         if !give(Answer::Log(rows.collect())) || !log {
             break;
         }

@@ -19,7 +19,7 @@ use crate::delivery::Events;
 use crate::net::blocking;
 use crate::net::link::{Pulse, Receiver, Replies, Sender, replies};
 use crate::net::link_estimate::{Link, LinkEstimate};
-use crate::store::{Intent, Records};
+use crate::store::{CurrentAfter, Intent, Records};
 use disk::crash_points;
 use format::record::Record;
 use ground::faults::{Fault, Faulty};
@@ -276,8 +276,12 @@ impl Granted {
         let asked = self.deliveries(app, release, &destinations, behalf, then);
         let token = self.grant.id.to_string();
         // A rollout makes it current when it has succeeded.
-        let keeps_current = open.keeps_current || group.is_some();
-        let intent = Intent { token: &token, keeps_current, moves: open.moves };
+        let current = match group {
+            Some(_) => CurrentAfter::Awaited,
+            None if open.keeps_current => CurrentAfter::Kept,
+            None => CurrentAfter::Pushed,
+        };
+        let intent = Intent { token: &token, current, moves: open.moves };
         let mut plan = deliveries.plan(asked).map_err(|error| Refusal::of(&error))?;
         let rollout = self.rollout(app, release, group, None, then, !open.keeps_current);
         let mut rollout = rollouts.plan(rollout);

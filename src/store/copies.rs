@@ -111,7 +111,7 @@ fn encode(app: &AppName, place: &Path) -> Vec<u8> {
 }
 
 fn decode(bytes: &[u8]) -> Option<(AppName, PathBuf)> {
-    let (app, place): (String, Vec<u8>) = value::decode_checked(VERSION, bytes).ok()?;
+    let (app, place): (String, Vec<u8>) = value::decode_checked(VERSION..=VERSION, bytes).ok()?;
     Some((app.parse().ok()?, std::ffi::OsString::from_vec(place).into()))
 }
 

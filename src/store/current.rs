@@ -4,7 +4,7 @@
 //! so a crash leaves both or neither, whatever the ledger. All moves of an application are made under the lock of the
 //! records, so that none is lost.
 
-use super::current_entry::{Entry, Intent, Together};
+use super::current_entry::{CurrentAfter, Entry, Intent, Together};
 use super::head::{Head, Mover};
 use super::known::{App, Known};
 use super::push_check::check_push;
@@ -70,12 +70,16 @@ impl Records {
         let known = memory.apps.get(&record.app);
         let current = known.and_then(App::current);
         let entry = match (known, current) {
-            (Some(known), Some(current)) if intent.keeps_current => {
+            (Some(known), Some(current)) if intent.current != CurrentAfter::Pushed => {
                 // Without a log the latest release would be current, which is about to be this one.
                 let latest = known.latest.as_ref().filter(|_| known.head.is_none())?;
                 let mover = Mover { user: &latest.user, token: "", time: latest.created, because: None };
                 let head = Head { release: None, ..known.head().into_owned() };
-                head.moved(current, MovedBy::Push, None, &mover)
+                head.moved(Some(current), MovedBy::Push, None, &mover)
+            }
+            // A push that leaves the current release does not say that there is one.
+            (Some(known), None) if intent.current != CurrentAfter::Pushed && known.awaits_current() => {
+                return None;
             }
             (_, current) => {
                 let head = known.map(head_of).unwrap_or_default();
@@ -84,7 +88,8 @@ impl Records {
                 }
                 let mover =
                     Mover { user: &record.user, token: intent.token, time: record.created, because: None };
-                head.moved(record.release, MovedBy::Push, Some(record.sequence), &mover)
+                let release = Some(record.release).filter(|_| intent.current != CurrentAfter::Awaited);
+                head.moved(release, MovedBy::Push, Some(record.sequence), &mover)
             }
         };
         Some(Entry { key: self.next_entry(known, &record.app), entry })
@@ -145,7 +150,7 @@ impl Records {
             let moves = head.release != Some(*release) || head.is_bad(release);
             let entry = moves.then(|| Entry {
                 key: self.next_entry(Some(known), app),
-                entry: head.moved(*release, by, None, mover),
+                entry: head.moved(Some(*release), by, None, mover),
             });
             let Together { before: mut changes, after } = more(entry.as_ref());
             changes.extend(entry.iter().map(Entry::change));
@@ -265,6 +270,7 @@ fn head_of(known: &App) -> Head {
 fn counts(entry: &CurrentEntry, app: &App) -> bool {
     entry.record.is_none_or(|number| {
         let mut there = app.pushed.iter().rev().filter(|pushed| pushed.sequence == number);
-        number <= app.last_number && there.next().is_none_or(|pushed| pushed.release == entry.release)
+        number <= app.last_number
+            && entry.release.is_none_or(|release| there.next().is_none_or(|pushed| pushed.release == release))
     })
 }

@@ -8,10 +8,21 @@ use format::current::CurrentEntry;
 pub struct Intent<'a> {
     /// The id of the token that allows the push, in hexadecimal digits; empty where none was needed.
     pub token: &'a str,
-    /// True if the current release stays as it is, where there is one.
-    pub keeps_current: bool,
+    /// What becomes of the current release.
+    pub current: CurrentAfter,
     /// True if a release that a rollback left becomes current again, and labels of other releases move.
     pub moves: bool,
+}
+
+/// What becomes of the current release by a push.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CurrentAfter {
+    /// The pushed release is current.
+    Pushed,
+    /// The current release stays; the first release of an application becomes it.
+    Kept,
+    /// The current release stays, or there is none: a rollout makes the pushed one current.
+    Awaited,
 }
 
 /// An entry of the log and its key.

@@ -154,6 +154,9 @@ pub enum Error {
     /// No application has this name.
     #[error("there is no application `{0}` here")]
     NoApp(AppName),
+    /// None of its releases is current.
+    #[error("no release of `{0}` is current: its first has yet to be rolled out")]
+    NoCurrent(AppName),
     /// No release fits the selector.
     #[error("there is no release `{0}`")]
     NoRelease(Selector),
@@ -182,6 +185,9 @@ faulty! {
     Self::WriteFailed => Fault::Retry, "check the proxy's disk, then restart the proxy";
     Self::Random => Fault::Retry;
     Self::NoApp(_) => Fault::Missing, "`whit apps` lists what there is";
+    Self::NoCurrent(app) => Fault::Missing, format!(
+        "name one, like {app}@latest; `whit rollouts {app}` shows how far it is, `whit promote {app}@RELEASE` makes one current"
+    );
     Self::NoRelease(selector) => Fault::Missing,
         format!("`whit releases {}` lists what there is", selector.app);
     Self::Ambiguous { .. } => Fault::Input, "give more digits";

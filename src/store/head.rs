@@ -21,7 +21,7 @@ pub struct Mover<'a> {
 /// An application's current release, as the newest entry of its log has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Head {
-    /// The release, if there is any.
+    /// The release; none where none is current.
     pub release: Option<ReleaseId>,
     /// Those that were current before, the last one first.
     pub back: Vec<ReleaseId>,
@@ -31,7 +31,7 @@ pub struct Head {
 
 impl From<CurrentEntry> for Head {
     fn from(entry: CurrentEntry) -> Self {
-        Self { release: Some(entry.release), back: entry.back, bad: entry.bad }
+        Self { release: entry.release, back: entry.back, bad: entry.bad }
     }
 }
 
@@ -68,30 +68,30 @@ impl Head {
             .copied()
     }
 
-    /// Returns the entry that makes a release current. `record` is the number of the record that is written with it.
+    /// Returns the entry that makes a release current, or none. `record` is the number of the record that is written with it.
     ///
     /// A rollback makes the release that it leaves bad; any other move makes the new one good again.
     pub fn moved(
         &self,
-        release: ReleaseId,
+        release: Option<ReleaseId>,
         by: MovedBy,
         record: Option<u64>,
         mover: &Mover<'_>,
     ) -> CurrentEntry {
         let mut back: Vec<ReleaseId> = self.release.into_iter().collect();
         back.extend(self.back.iter().copied().filter(|before| Some(*before) != self.release));
-        back.retain(|before| *before != release);
+        back.retain(|before| Some(*before) != release);
         back.truncate(BACK_MAX);
         let mut bad = self.bad.clone();
         if by == MovedBy::Rollback {
             bad.retain(|before| Some(*before) != self.release);
             bad.splice(0..0, self.release);
         }
-        bad.retain(|before| *before != release);
+        bad.retain(|before| Some(*before) != release);
         bad.truncate(BAD_MAX);
         CurrentEntry {
             release,
-            from: self.release.filter(|from| *from != release),
+            from: self.release.filter(|from| Some(*from) != release),
             record,
             by,
             user: mover.user.clone(),
@@ -124,7 +124,7 @@ mod tests {
                 '+' => (release(letters.next().expect("a letter")), MovedBy::Promote),
                 letter => (release(letter), MovedBy::Push),
             };
-            head = head.moved(to, by, None, &mover).into();
+            head = head.moved(Some(to), by, None, &mover).into();
         }
         head
     }
@@ -170,11 +170,11 @@ mod tests {
         let mut head = Head::default();
         for number in 0..200u64 {
             let new = ReleaseId::of(&number.to_le_bytes());
-            head = head.moved(new, MovedBy::Push, Some(number), &mover).into();
+            head = head.moved(Some(new), MovedBy::Push, Some(number), &mover).into();
         }
         assert_eq!(head.back.len(), BACK_MAX);
         while let Some(before) = head.previous(|_| true) {
-            head = head.moved(before, MovedBy::Rollback, None, &mover).into();
+            head = head.moved(Some(before), MovedBy::Rollback, None, &mover).into();
         }
         assert_eq!((head.bad.len(), head.previous(|_| true)), (BAD_MAX, None));
     }

@@ -89,8 +89,16 @@ impl App {
         releases
     }
 
+    /// Returns whether its log says that none of its releases is current: the rollout of its first has yet to succeed.
+    pub fn awaits_current(&self) -> bool {
+        self.head.as_ref().is_some_and(|head| head.release.is_none())
+    }
+
     /// Returns the current release: what the log says where that is stored, else the latest release.
     pub fn current(&self) -> Option<ReleaseId> {
+        if self.awaits_current() {
+            return None;
+        }
         let logged = self.head.as_ref().and_then(|head| head.current(|release| self.has(release)));
         logged.or_else(|| self.pushed.last().map(|pushed| pushed.release))
     }

@@ -52,7 +52,7 @@ mod writer;
 pub use backend::Backend;
 pub use collection::collect;
 pub use copies::Copies;
-pub use current_entry::{Intent, Together};
+pub use current_entry::{CurrentAfter, Intent, Together};
 pub use error::Error;
 pub use fault_injection::FaultInjection;
 pub use head::Mover;

@@ -1,6 +1,6 @@
 //! Checks what a push, or a label, would move although nobody has said that it is meant.
 
-use super::current_entry::Intent;
+use super::current_entry::{CurrentAfter, Intent};
 use super::known::{App, Known};
 use super::{Error, Result};
 use ground::ids::{AppName, Label, ReleaseId};
@@ -15,7 +15,7 @@ pub(super) fn check_push(
 ) -> Result<()> {
     let Some(known) = memory.apps.get(app).filter(|_| !intent.moves) else { return Ok(()) };
     let is_bad = known.head.as_ref().is_some_and(|head| head.is_bad(release));
-    if is_bad && !intent.keeps_current {
+    if is_bad && intent.current == CurrentAfter::Pushed {
         return Err(Error::RolledBack { app: app.clone(), release: *release });
     }
     check_free(known, app, release, labels)

@@ -17,6 +17,6 @@ impl Records {
     /// # Errors
     /// The bytes are not a record.
     pub fn decode(bytes: &[u8]) -> Result<Record, NoValue> {
-        value::decode_checked(VERSION, bytes)
+        value::decode_checked(VERSION..=VERSION, bytes)
     }
 }

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+#[cfg(any(test, feature = "testing"))]
+use super::current_entry::CurrentAfter;
 use super::current_entry::{Entry, Intent};
 use super::history::{self, Pushed};
 use super::known::{App, Known};
@@ -152,7 +154,7 @@ impl Records {
     /// The ledger's.
     #[cfg(any(test, feature = "testing"))]
     pub fn add(&self, record: Record) -> Result<Record> {
-        self.add_with(record, Intent { token: "", keeps_current: false, moves: true }, Vec::new)
+        self.add_with(record, Intent { token: "", current: CurrentAfter::Pushed, moves: true }, Vec::new)
     }
 
     /// Writes the record of a push and gives it the next number. In the same transaction come the entry that makes the release

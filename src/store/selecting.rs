@@ -23,6 +23,9 @@ impl Records {
             let newest = |fits: &dyn Fn(&Pushed) -> bool| app.pushed.iter().rev().find(|pushed| fits(pushed));
             let is_word = selector.is_current() || selector.is_latest();
             let found = if selector.is_current() {
+                if app.awaits_current() {
+                    return Err(Error::NoCurrent(selector.app.clone()));
+                }
                 let current = app.current();
                 newest(&|pushed| Some(pushed.release) == current)
             } else if selector.is_latest() {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use format::target::{TargetReport, TargetState};
+use ground::faults::Fault;
 use ground::ids::{DestinationName, ReleaseId, RolloutId};
 use ground::pattern::Pattern;
 use protocol::wire::{Answer, Operation, RolloutStatus, RolloutSteering, Wanted};
@@ -22,6 +23,8 @@ use crate::world::{World, ask_as, push_options};
 #[derive(Default)]
 pub struct Machine {
     pub refuses: HashSet<ReleaseId>,
+    /// Those that it refuses and shows, as it had nothing before.
+    pub keeps: HashSet<ReleaseId>,
     pub ignores: HashSet<ReleaseId>,
     pub shown: Option<ReleaseId>,
     /// The releases that it was told to have, in order.
@@ -41,6 +44,10 @@ impl Watcher {
         self.machine().refuses.insert(release);
     }
 
+    pub fn keeps_what_it_refuses(&self, release: ReleaseId) {
+        self.machine().keeps.insert(release);
+    }
+
     pub fn shown(&self) -> Option<ReleaseId> {
         self.machine().shown
     }
@@ -56,6 +63,9 @@ impl Watcher {
         let rollout = wanted.assigned.as_ref().map(|assigned| assigned.rollout);
         let state = if machine.refuses.contains(&release) {
             TargetState::RolledBack { reason: "the check failed".to_owned() }
+        } else if machine.keeps.contains(&release) {
+            machine.shown = Some(release);
+            TargetState::Failed { reason: "the check failed".to_owned(), fault: Fault::Input }
         } else {
             machine.shown = Some(release);
             TargetState::Confirmed
@@ -105,18 +115,48 @@ pub fn rules() -> Rules {
 impl Fleet {
     /// Starts the proxy, gives it a first release, and lets `count` targets have that.
     pub async fn start(rules: Rules, count: usize) -> (Self, ReleaseId) {
+        let mut fleet = Self::without_targets(rules);
+        let first = fleet.push("first", &[]).await.expect("pushed");
+        fleet.grow(count);
+        fleet.until(|fleet| fleet.watchers.values().all(|watcher| watcher.shown() == Some(first))).await;
+        (fleet, first)
+    }
+
+    /// Starts the proxy, without a release, and `count` targets that watch.
+    pub async fn without_release(rules: Rules, count: usize) -> Self {
+        let mut fleet = Self::without_targets(rules);
+        fleet.grow(count);
+        while fleet.targets().await < count {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        fleet
+    }
+
+    fn without_targets(rules: Rules) -> Self {
         let world = World::start_with(|options| {
             options.groups.insert(name("all"), group(rules));
         });
-        let mut fleet = Self { world, watchers: BTreeMap::new(), tasks: BTreeMap::new() };
-        let first = fleet.push("first", &[]).await.expect("pushed");
+        Self { world, watchers: BTreeMap::new(), tasks: BTreeMap::new() }
+    }
+
+    fn grow(&mut self, count: usize) {
         for number in 1..=count {
             let target = format!("web-{number}");
-            fleet.watchers.insert(target.clone(), Watcher::default());
-            fleet.join(&target);
+            self.watchers.insert(target.clone(), Watcher::default());
+            self.join(&target);
         }
-        fleet.until(|fleet| fleet.watchers.values().all(|watcher| watcher.shown() == Some(first))).await;
-        (fleet, first)
+    }
+
+    /// Returns how many targets the proxy knows.
+    async fn targets(&self) -> usize {
+        let app = Some("app".parse().expect("a name"));
+        let question = Operation::Targets { app, watch: false };
+        let answers = ask_as(self.world.access(), &question).await.expect("listed");
+        let rows = answers.iter().map(|answer| match answer {
+            Answer::Targets(rows) => rows.len(),
+            _ => 0,
+        });
+        rows.sum()
     }
 
     pub fn join(&mut self, target: &str) {
@@ -177,18 +217,31 @@ impl Fleet {
     }
 
     pub async fn current(&self) -> ReleaseId {
+        self.standing().await.expect("a release is current")
+    }
+
+    /// Returns the current release, if one is.
+    pub async fn standing(&self) -> Option<ReleaseId> {
         let question = Operation::Current { app: "app".parse().expect("a name"), log: false };
-        let answers = ask_as(self.world.access(), &question).await.expect("a release is current");
+        let answers = ask_as(self.world.access(), &question).await.expect("there are releases");
         let standing = answers.into_iter().find_map(|answer| match answer {
-            Answer::Standing(standing) => standing.current,
+            Answer::Standing(standing) => Some(standing.current),
             _ => None,
         });
-        standing.expect("a release is current")
+        standing.expect("the proxy says where releases stand")
     }
 
     pub fn all_show(&self, release: ReleaseId) -> bool {
         self.watchers.values().all(|watcher| watcher.shown() == Some(release))
     }
+}
+
+/// Returns the id of the release that a push of this word makes, without pushing it.
+pub async fn scanned(fleet: &Fleet, word: &str) -> ReleaseId {
+    let folder = fleet.world.path(&format!("in-{word}"));
+    write(&folder, "file", word.as_bytes());
+    let options = PushOptions { dry_run: true, ..push_options("app", &folder) };
+    fleet.world.push_with(&options).await.release
 }
 
 /// Returns the id of the release that a push of this word makes, and makes it without moving anything.

@@ -63,6 +63,7 @@ mod push_machines;
 mod push_simulator;
 mod relinked;
 mod fake_target;
+mod first_release;
 mod fleet;
 mod rollout_machine;
 mod rolled_out;

@@ -46,7 +46,7 @@ impl Notice {
         let key = Key::Current { space: space.clone(), app: app.clone(), number };
         if let Some(bytes) = ledger.read(&key)? {
             let is_told = |entry: CurrentEntry| {
-                (entry.release, entry.time) == (self.happened.release, self.happened.time)
+                (entry.release, entry.time) == (Some(self.happened.release), self.happened.time)
             };
             // One that is damaged was written.
             return Ok(CurrentEntry::decode(&bytes).map_or(true, is_told));

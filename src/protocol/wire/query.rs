@@ -141,10 +141,10 @@ pub struct LogEntry {
 }
 
 impl LogEntry {
-    /// Returns an entry without what is for the store alone.
-    pub fn of(number: u64, entry: CurrentEntry) -> Self {
+    /// Returns an entry without what is for the store alone; none of one that made no release current.
+    pub fn of(number: u64, entry: CurrentEntry) -> Option<Self> {
         let CurrentEntry { release, from, by, user, token, time, because, .. } = entry;
-        Self { number, release, from, by, user, token, time, because }
+        Some(Self { number, release: release?, from, by, user, token, time, because })
     }
 }
 

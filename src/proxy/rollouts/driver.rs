@@ -291,7 +291,8 @@ impl Turn<'_> {
         let id = self.id();
         let moved = records.log(app, u64::MAX, 1).map_err(boxed)?;
         if moved.iter().any(|(_, last)| {
-            last.time > rollout.asked && !self.book().came_before(self.number, rollout, last.release)
+            let is_ours = |last| self.book().came_before(self.number, rollout, last);
+            last.time > rollout.asked && last.release.is_some_and(|last| !is_ours(last))
         }) {
             tracing::warn!(%id, %app, "the current release was moved after the rollout was asked for, and stays");
             return Ok(Ok(()));

@@ -2,7 +2,7 @@
 
 use super::StoreView;
 use crate::proxy::granted::Queued;
-use crate::store::{Error, Intent};
+use crate::store::{CurrentAfter, Error, Intent};
 use delta::compression::{Compressor, LEVEL_DEFAULT};
 use format::manifest::Totals;
 use format::pack::{FrameEnd, FrameKind, Framer};
@@ -13,7 +13,8 @@ use protocol::{Proposal, StorageView};
 
 /// Returns what a push without a token asks.
 pub(super) fn intent(open: &Open) -> Intent<'static> {
-    Intent { token: "", keeps_current: open.keeps_current, moves: open.moves }
+    let current = if open.keeps_current { CurrentAfter::Kept } else { CurrentAfter::Pushed };
+    Intent { token: "", current, moves: open.moves }
 }
 
 impl StoreView {

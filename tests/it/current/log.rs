@@ -9,7 +9,7 @@ use format::record::Record;
 use ground::faults::{Fault, Faulty as _};
 use ground::ids::ReleaseId;
 use whit::ledger::{Change, FileLedger, Key, Ledger};
-use whit::store::{Intent, Together};
+use whit::store::{CurrentAfter, Intent, Together};
 
 use super::{mover, record};
 use crate::world::records;
@@ -23,7 +23,7 @@ fn an_entry_without_its_record_never_counted() {
     let ledger = Arc::new(FileLedger::of_space(folder.path(), Instant::now));
     let key = Key::Current { space: "alone".parse().expect("a name"), app: app(), number: 2 };
     let entry = CurrentEntry {
-        release: ReleaseId::of(&2u64.to_le_bytes()),
+        release: Some(ReleaseId::of(&2u64.to_le_bytes())),
         from: Some(one.release),
         record: Some(2),
         by: MovedBy::Push,
@@ -62,7 +62,7 @@ fn an_application_of_before_has_no_log_until_something_moves() {
     assert_eq!((standing.current, standing.previous), (Some(all[2].release), Some(all[1].release)));
     assert!(open.log(&app(), u64::MAX, 10).expect("read").is_empty());
     // A push that keeps the current release says which that is.
-    let intent = Intent { token: "", keeps_current: true, moves: false };
+    let intent = Intent { token: "", current: CurrentAfter::Kept, moves: false };
     open.add_with(record(4, &[]), intent, Vec::new).expect("recorded");
     assert_eq!(open.standing(&app()).current, Some(all[2].release));
     let user = "ada".parse().expect("a name");

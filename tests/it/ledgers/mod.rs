@@ -20,7 +20,7 @@ use whit::delivery::destination;
 use whit::delivery::{Deliveries, Delivery, DeliveryOptions, Executor, Failure, Task};
 use whit::ledger::{Change, Error, FileLedger, Key, Ledger, Retired, Table};
 use whit::restore::OutsideLinks;
-use whit::store::{Intent, Records};
+use whit::store::{CurrentAfter, Intent, Records};
 
 use self::memory::MemoryLedger;
 use self::suite::{app, create, record, records, space};
@@ -224,7 +224,7 @@ fn a_record_and_its_deliveries_are_one_transaction() {
     let deliver = |number| create(Key::Delivery { number }, b"a delivery");
     ledger.apply(&[deliver(1)]).expect("another proxy's");
     let mut next = 1..;
-    let moves = Intent { token: "", keeps_current: false, moves: true };
+    let moves = Intent { token: "", current: CurrentAfter::Pushed, moves: true };
     let recorded = proxy.add_with(pushed(1), moves, || next.next().map(deliver).into_iter().collect());
     assert_eq!(recorded.expect("recorded").sequence, 1);
     let deliveries = ledger.list(&Table::Deliveries).expect("listed");

@@ -76,7 +76,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     shown.complete_first(&[release], 11);
     shown.begin(ReleaseId::of(b"another"), 2, [0; 32], 12);
     let current = CurrentEntry {
-        release,
+        release: Some(release),
         from: None,
         record: Some(1),
         by: MovedBy::Push,
