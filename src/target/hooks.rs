@@ -360,6 +360,11 @@ mod tests {
         let at = occasion(folder.path());
         let failed = hooks("", 1, 0).run("sleep 1000 & exit 0", &at, &never()).expect_err("it keeps it open");
         assert!(failed.reason.contains("left its output open"), "{failed:?}");
-        assert_eq!(hooks("", 1, 0).run("sleep 3 >/dev/null 2>&1 & exit 0", &at, &never()), Ok(()));
+        let daemon = "setsid sh -c 'sleep 1; touch up' >/dev/null 2>&1 & exit 0";
+        assert_eq!(hooks("", 1, 0).run(daemon, &at, &never()), Ok(()));
+        // And it goes on.
+        while !at.copy.join("up").exists() {
+            thread::sleep(LOOK);
+        }
     }
 }

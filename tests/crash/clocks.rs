@@ -16,7 +16,7 @@ const LIBRARIES: [&str; 3] = [
 
 /// Returns the command prefix that runs a program with the clock set by `file`; none where that is impossible. The
 /// clock that measures waits and leases keeps running unchanged, as when somebody sets a machine's time.
-fn clock(file: &Path) -> Option<Vec<String>> {
+pub fn clock(file: &Path) -> Option<Vec<String>> {
     let Some(library) = LIBRARIES.into_iter().find(|library| Path::new(library).exists()) else {
         println!("skipped: libfaketime is not here to change the clock (Debian: faketime)");
         return None;

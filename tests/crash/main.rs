@@ -21,6 +21,8 @@ mod rolling_out;
 #[path = "../it/objects/servers.rs"]
 mod servers;
 mod site;
+mod target_clocks;
+mod target_disk;
 mod targets;
 mod trees;
 mod world;

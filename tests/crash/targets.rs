@@ -14,29 +14,32 @@ use crate::trees;
 use crate::world::{APP, PATIENCE, Process, World, rounds};
 
 /// A target's directory, token and commands.
-struct Site {
+pub struct Site {
     token: String,
-    dir: PathBuf,
-    layout: &'static str,
-    log: PathBuf,
+    pub dir: PathBuf,
+    pub layout: &'static str,
+    pub log: PathBuf,
+    /// What it runs when it has started a release.
+    pub then: String,
 }
 
 /// A target that watches.
-struct Watch {
-    process: Process,
+pub struct Watch {
+    pub process: Process,
     lines: Receiver<String>,
 }
 
 impl Site {
-    fn new(world: &World, layout: &'static str) -> Self {
+    pub fn new(world: &World, layout: &'static str) -> Self {
         let token = world.new_token(&["--target", "t1", "--allow", "pull"]);
-        Self { token, dir: world.path("target"), layout, log: world.path("commands") }
+        let (dir, log) = (world.path("target"), world.path("commands"));
+        Self { token, dir, layout, log, then: "true".to_owned() }
     }
 
     /// Starts the target; its check succeeds for every release but `bad`.
-    fn watch(&self, world: &World, bad: &str, crash: Option<&str>) -> Watch {
+    pub fn watch(&self, world: &World, bad: &str, crash: Option<&str>) -> Watch {
         let told = |word: &str| format!("echo {word} $WHIT_EVENT $WHIT_RELEASE >> {}", self.log.display());
-        let (stop, start) = (told("stop"), told("start"));
+        let (stop, start) = (told("stop"), format!("{}; {}", told("start"), self.then));
         let check = format!("test \"$WHIT_RELEASE\" != \"{bad}\"");
         let dir = self.dir.display().to_string();
         let label = format!("{APP}@live");
@@ -50,7 +53,7 @@ impl Site {
     }
 
     /// Returns the version that is shown; panics if that is none, or half of one.
-    fn shows(&self, world: &World, versions: &[u64]) -> u64 {
+    pub fn shows(&self, world: &World, versions: &[u64]) -> u64 {
         let shown = if self.layout == "plain" { self.dir.clone() } else { self.dir.join("current") };
         let shown = fs::canonicalize(shown).expect("something is shown");
         let found = versions.iter().find(|version| trees::is_same(&world.tree(**version), &shown));
@@ -58,7 +61,7 @@ impl Site {
     }
 
     /// Returns the release for which the last command ran that starts one.
-    fn started(&self) -> String {
+    pub fn started(&self) -> String {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let last = log.lines().rfind(|line| line.starts_with("start ")).expect("something was started");
         last.rsplit(' ').next().expect("three words").to_owned()
@@ -67,7 +70,7 @@ impl Site {
 
 impl Watch {
     /// Waits for a report.
-    fn until(&mut self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+    pub fn until(&mut self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
         let begin = Instant::now();
         let mut heard = Vec::new();
         while begin.elapsed() < PATIENCE {
@@ -100,7 +103,7 @@ impl Watch {
         false
     }
 
-    fn stop(mut self) {
+    pub fn stop(mut self) {
         self.process.terminate();
         let status = self.process.ended(PATIENCE).expect("it stops");
         assert!(status.success(), "{status}");
@@ -111,7 +114,7 @@ fn is_over(report: &Value) -> bool {
     ["confirmed", "rolled_back", "failed"].contains(&report["state"].as_str().unwrap_or_default())
 }
 
-fn label(world: &World, release: &str) {
+pub fn label(world: &World, release: &str) {
     let labelled = world.run(&["label", &format!("{APP}@{release}"), "live", "--move"]);
     assert!(labelled.is_good(), "{labelled:?}");
 }

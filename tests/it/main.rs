@@ -83,4 +83,5 @@ mod maintenance;
 mod walker;
 mod watching;
 mod watching_bad_cases;
+mod watching_program;
 mod world;

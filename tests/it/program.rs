@@ -181,6 +181,10 @@ impl Served {
         }
     }
 
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.running.pid(), signal).expect("it runs");
+    }
+
     pub fn stop(mut self, signal: Signal) -> ExitStatus {
         kill_process(self.running.pid(), signal).expect("it runs");
         self.running.wait()
