@@ -29,6 +29,7 @@ use format::record::{ActionReport, Cost, DeliveryEvent, DeliveryReport, Delivery
 use format::release_manifests::ReleaseManifests;
 use format::shown::{Shown, ShownEntry, ShownState};
 use format::target::{Assignment, StoredTarget, TargetReport, TargetState};
+use format::watched::{Step, Trying, Watched, Wish};
 use ground::faults::Fault;
 use ground::ids::{
     AppName, ArtifactId, ChunkId, ContentId, DeliveryId, ReleaseId, RolloutId, Selector, TargetName,
@@ -229,6 +230,7 @@ fn target(release: ReleaseId) -> StoredTarget {
             fetched_bytes: 1000,
             saved_bytes: 2000,
             output: "tar: no room\n".to_owned(),
+            held_up: None,
         },
         since: 1_750_000_000,
         seen: 1_750_000_010,
@@ -248,6 +250,25 @@ fn shown(release: ReleaseId) -> Shown {
     };
     let partial = ShownState::Partial { started: 3, done: 1 };
     Shown { entries: vec![entry(2, partial), entry(1, ShownState::Complete)] }
+}
+
+/// One that goes back from its second release.
+fn watched(release: ReleaseId) -> Watched {
+    let mut watched = Watched::new(7, "4f2a 12 1750000000".to_owned(), name("web"));
+    let wish = Wish { release, rollout: Some(rollout_id()) };
+    let (good, reason) = (ReleaseId::of(b"the one before"), "the check ended with status 1");
+    let mut trying = Trying::new(wish, &[name("v1.2.3")], Some(good), 1_750_000_000);
+    trying.step = Step::GoingBack { reason: reason.to_owned(), output: "503\n".to_owned() };
+    watched.add_bad(release, 1_750_000_010, reason.to_owned());
+    let report = TargetReport {
+        shown: Some(release),
+        previous: Some(good),
+        about: Some(release),
+        rollout: wish.rollout,
+        state: TargetState::Confirming,
+        ..TargetReport::default()
+    };
+    Watched { good: Some(good), trying: Some(trying), report, ..watched }
 }
 
 /// One that is under way: the first of three members has failed, the second has the release.
@@ -553,6 +574,7 @@ fn the_format_is_as_its_document_says() {
         ("notice-1", notice(root.release()).encode()),
         ("target-1", target(root.release()).encode()),
         ("rollout-1", rollout(root.release()).encode()),
+        ("watched-1", watched(root.release()).encode()),
         ("group-1", group_release(root.release()).encode()),
         ("token-1", token().into_bytes()),
         ("grant-1", rmp_serde::to_vec(&grant()).expect("a Vec takes every write")),
@@ -561,11 +583,14 @@ fn the_format_is_as_its_document_says() {
     assert_eq!(decode_segment(block("segment-1")), Ok(items()));
     // Whatever is read here is also what the code writes: the decoder refuses every other form.
     assert_eq!(decode_node(block("node-1")), Ok(nodes));
-    assert_eq!(Root::decode(block("root-1")), Ok(root));
+    assert_eq!(Root::decode(block("root-1")).as_ref(), Ok(&root));
     assert_eq!(decode_segment(block("archive-1")), Ok(archive_items(None).to_vec()));
     assert_eq!(decode_segment(block("archive-packed-1")), Ok(packed_items().to_vec()));
     assert_eq!(Root::decode(block("root-release-1")), Ok(root_of(&packed_items())));
     assert_eq!(ReleaseManifests::decode(block("manifests-1")), Ok(manifests()));
+    assert_eq!(Watched::decode(block("watched-1")), Some(watched(root.release())));
+    assert_eq!(StoredTarget::decode(block("target-1")), Some(target(root.release())));
+    assert_eq!(Rollout::decode(block("rollout-1")), Some(rollout(root.release())));
     assert_eq!(decode_segment(block("links-1")), Ok(links_items().to_vec()));
     let thin = Thin::decode(&shorten(block("links-1")).expect("a segment")).expect("just made");
     let Item::Chunk(chunk) = &links_items()[1] else { panic!("the file's") };

@@ -7,6 +7,7 @@ use super::error::Error;
 use super::follow::{self, Row};
 use super::output::{self, Output};
 use super::queries::ask;
+use format::record::Progress;
 use format::target::{StoredTarget, TargetState};
 use ground::escape;
 use ground::ids::{AppName, ReleaseId, TargetName};
@@ -168,11 +169,13 @@ fn state(known: &StoredTarget, reachable: bool) -> String {
     let about = report.about.map(|about| format!(" from {}", about.short())).unwrap_or_default();
     let state = match &report.state {
         TargetState::Empty => "empty".to_owned(),
-        TargetState::Fetching(progress) if progress.total > 0 => {
-            let percent = u128::from(progress.bytes.min(progress.total)) * 100 / u128::from(progress.total);
-            format!("fetching {percent} % of {}", output::bytes(progress.total))
+        TargetState::Fetching(progress) => {
+            let held_up = report.held_up.as_ref().map(|why| format!(", held up: {why}")).unwrap_or_default();
+            let Progress { bytes, total, .. } = *progress;
+            let percent = u128::from(bytes.min(total)) * 100 / u128::from(total.max(1));
+            let how_far = format!(" {percent} % of {}", output::bytes(total));
+            format!("fetching{}{held_up}", if total > 0 { &how_far } else { "" })
         }
-        TargetState::Fetching(_) => "fetching".to_owned(),
         TargetState::Switching => "switching".to_owned(),
         TargetState::Confirming => "confirming".to_owned(),
         TargetState::Confirmed => "confirmed".to_owned(),
@@ -199,7 +202,6 @@ fn printed(listed: &ListedTarget, verbose: bool) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use format::record::Progress;
     use format::target::TargetReport;
 
     fn listed(state: TargetState) -> ListedTarget {
@@ -223,6 +225,9 @@ mod tests {
         assert_eq!(row(&fetching)[2], "fetching 43 % of 12.00 MB");
         assert_eq!(row(&fetching)[5], ReleaseId::of(b"two").short());
         assert!(printed(&fetching, false).is_empty());
+        fetching.status.known.report.held_up = Some("the proxy is stopping".to_owned());
+        assert_eq!(row(&fetching)[2], "fetching 43 % of 12.00 MB, held up: the proxy is stopping");
+        fetching.status.known.report.held_up = None;
         fetching.status.reachable = false;
         assert_eq!(row(&fetching)[2], "unreachable, was fetching 43 % of 12.00 MB");
         let back = listed(TargetState::RolledBack { reason: "not healthy".to_owned() });

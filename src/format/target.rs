@@ -61,6 +61,9 @@ pub struct TargetReport {
     pub saved_bytes: u64,
     /// The last lines of the hook or check that failed.
     pub output: String,
+    /// While it fetches: why the last try ended, until the next one gets further.
+    #[serde(default)]
+    pub held_up: Option<String>,
 }
 
 impl TargetReport {
@@ -70,7 +73,8 @@ impl TargetReport {
             TargetState::RolledBack { reason } | TargetState::Failed { reason, .. } => reason.len(),
             _ => 0,
         };
-        reason <= TARGET_REASON_BYTES_MAX && self.output.len() <= TARGET_OUTPUT_BYTES_MAX
+        let held_up = self.held_up.as_ref().map_or(0, String::len);
+        reason.max(held_up) <= TARGET_REASON_BYTES_MAX && self.output.len() <= TARGET_OUTPUT_BYTES_MAX
     }
 
     /// Returns whether it says the same as `other`, but for how far a fetch is.
@@ -149,6 +153,7 @@ mod tests {
             ..TargetReport::default()
         };
         assert!(fetching(1).is_alike(&fetching(2)));
+        assert!(!fetching(1).is_alike(&TargetReport { held_up: Some("busy".to_owned()), ..fetching(1) }));
         assert!(!fetching(1).is_alike(&TargetReport { shown: Some(ReleaseId::of(b"a")), ..fetching(1) }));
         let back = |reason: &str| TargetReport {
             state: TargetState::RolledBack { reason: reason.to_owned() },

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::target::{TargetReport, TargetState};
+use crate::target::TargetReport;
 use crate::value;
 use ground::ids::{AppName, Label, ReleaseId, RolloutId};
 
@@ -110,16 +110,6 @@ impl Trying {
 impl Watched {
     /// Begins with nothing.
     pub fn new(instance: u64, home: String, app: AppName) -> Self {
-        let report = TargetReport {
-            shown: None,
-            previous: None,
-            about: None,
-            rollout: None,
-            state: TargetState::Empty,
-            fetched_bytes: 0,
-            saved_bytes: 0,
-            output: String::new(),
-        };
         Self {
             instance,
             home,
@@ -131,7 +121,7 @@ impl Watched {
             trying: None,
             missed: None,
             bad: Vec::new(),
-            report,
+            report: TargetReport::default(),
         }
     }
 
@@ -163,7 +153,7 @@ impl Watched {
 
     /// Counts a switch that was begun and did not show its release.
     pub fn miss(&mut self, wish: Wish) {
-        self.missed = Some(Missed { wish, times: self.missed(wish) + 1 });
+        self.missed = Some(Missed { wish, times: self.missed(wish).saturating_add(1) });
     }
 
     /// Returns the switches in a row that were begun for a wish and did not show it.

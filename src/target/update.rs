@@ -78,7 +78,7 @@ impl Target {
             output: String::new(),
             ..held.watched.report.clone()
         };
-        self.reports.say(&report);
+        self.reports.say(&TargetReport { held_up: self.held_up(wish), ..report.clone() });
         let monitor = self.reports.fetching(report.clone(), total, Arc::clone(gate));
         let options = self.pull_options(&held.place);
         let stopped = Arc::new(Mutex::new(None));
@@ -109,6 +109,13 @@ impl Target {
             }
         });
         ended.await?
+    }
+
+    /// Returns why the last try to fetch what is wanted ended, if that is what was reported last.
+    fn held_up(&self, wish: Wish) -> Option<String> {
+        let report = self.reports.newest()?;
+        let is_same = (report.about, report.rollout) == (Some(wish.release), wish.rollout);
+        report.held_up.filter(|_| is_same && matches!(report.state, TargetState::Fetching(_)))
     }
 
     fn pull_options(&self, place: &Place) -> PullOptions {
@@ -218,7 +225,9 @@ impl Target {
             return self.hold_after(Some(Broken { why, output, fault: error.fault() })).map(drop);
         }
         if error.is_of_link() {
-            self.reports.note(&format!("{why}; trying again"));
+            if let Some(report) = self.reports.newest() {
+                self.reports.say(&TargetReport { held_up: Some(reason(&why)), ..report });
+            }
             if held.watched.dealt != Some(wish) {
                 held.watched.dealt = Some(wish);
                 self.write(&held.watched);

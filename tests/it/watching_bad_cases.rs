@@ -7,7 +7,9 @@ use std::sync::Arc;
 use format::target::TargetState;
 use format::watched::Watched;
 use protocol::wire::Wanted;
+use whit::agent::Session;
 use whit::agent::pull::Layout;
+use whit::net::link;
 use whit::target::{Gate, Outcome, StateFile, Target};
 
 use crate::updating::Site;
@@ -217,4 +219,27 @@ async fn a_copy_of_a_directory_is_another_one() {
         fs::copy(site.world.path("away").join(name), own.join(name)).expect("copied");
     }
     assert_ne!(site.target().instance(), instance);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_that_the_link_or_the_proxy_holds_up_says_why() {
+    for layout in LAYOUTS {
+        let (mut site, releases) = Site::new(layout, &["", ""]).await;
+        let target = begun(&site, &releases[0]).await;
+        site.world.stop().await;
+        for _ in 0..2 {
+            assert_eq!(site.update(&target, &releases[1], None).await, Outcome::Again);
+            let last = site.heard.last();
+            assert!(matches!(last.state, TargetState::Fetching(_)) && last.is_bounded(), "{last:?}");
+            assert!(last.held_up.is_some() && last.about == Some(releases[1].release), "{last:?}");
+        }
+        site.world.again();
+        site.session =
+            Session::open(site.world.access(), &link::Options::default()).await.expect("a session");
+        site.heard.0.lock().expect("no panic").clear();
+        site.update(&target, &releases[1], None).await;
+        let heard = site.heard.0.lock().expect("no panic").clone();
+        assert!(heard.iter().all(|report| report.held_up.is_none()), "it gets further: {heard:?}");
+        site.shows(2);
+    }
 }
