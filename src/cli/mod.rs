@@ -13,6 +13,7 @@ mod embedded;
 mod error;
 mod follow;
 mod labels;
+mod lines;
 mod links;
 mod log;
 mod login;

@@ -12,7 +12,8 @@ use tokio::sync::watch::Sender;
 
 use super::access::AccessArgs;
 use super::error::Error;
-use super::output::{self, Output, to_stderr};
+use super::lines::Lines;
+use super::output::{self, Output};
 use super::serve::listen_for;
 use super::service::Service;
 use crate::agent::pull::PullOptions;
@@ -21,7 +22,6 @@ use crate::net::link;
 use crate::target::place::PlaceOptions;
 use crate::target::{self, Hooks, Listener, Reports, Route, Target};
 use format::target::{TargetReport, TargetState};
-use ground::escape;
 use ground::ids::{ReleaseId, Selector};
 use ground::poison::Unpoisoned as _;
 use ground::threads;
@@ -137,8 +137,13 @@ pub async fn run(watching: Watching, access: &AccessArgs, output: &Output) -> Re
         space: grant.map(|grant| grant.space),
     };
     let route = Route { access, token_file, options: link::Options::default(), follows: watching.release.at };
-    let printer =
-        Printer { output: output.clone(), service: service.clone(), last: Mutex::new((None, None)) };
+    let lines = Lines::start(output)?;
+    let printer = Printer {
+        lines,
+        is_json: output.is_json(),
+        service: service.clone(),
+        last: Mutex::new((None, None)),
+    };
     let stop = Arc::new(Sender::new(0));
     let _signals = count_signals(Arc::clone(&stop), service.clone())?;
     let reports = Reports::new(Arc::new(printer));
@@ -173,7 +178,8 @@ fn count_signals(stop: Arc<Sender<u32>>, service: Service) -> Result<tokio::task
 
 /// Shows each change: a line for people, an object for programs.
 struct Printer {
-    output: Output,
+    lines: Lines,
+    is_json: bool,
     service: Service,
     /// The last change, and when the last line of progress was shown.
     last: Mutex<(Option<TargetReport>, Option<Instant>)>,
@@ -185,21 +191,18 @@ impl Listener for Printer {
         self.service.status(text.lines().next().unwrap_or_default());
         let mut last = self.last.lock().unpoisoned();
         if last.0.as_ref().is_some_and(|last| is_progress(last, report)) {
-            if last.1.is_none_or(|shown| shown.elapsed() >= LINE_EVERY) && !self.output.is_json() {
+            if last.1.is_none_or(|shown| shown.elapsed() >= LINE_EVERY) && !self.is_json {
                 last.1 = Some(Instant::now());
-                self.output.note(&text);
+                self.lines.note(&text);
             }
             return;
         }
         *last = (Some(report.clone()), Some(Instant::now()));
-        // A target goes on, whoever reads its words.
-        drop(self.output.report(&fields(report), || text));
+        self.lines.report(fields(report), text);
     }
 
     fn note(&self, text: &str) {
-        if !self.output.is_quiet() {
-            to_stderr(&escape::lines(text));
-        }
+        self.lines.note(text);
     }
 }
 
@@ -208,13 +211,13 @@ fn is_progress(last: &TargetReport, report: &TargetReport) -> bool {
     let is_same = discriminant(&last.state) == discriminant(&report.state);
     is_same
         && matches!(report.state, TargetState::Fetching(_))
-        && (last.about, last.rollout) == (report.about, report.rollout)
+        && (last.about, last.rollout, &last.held_up) == (report.about, report.rollout, &report.held_up)
 }
 
 fn fields(report: &TargetReport) -> Value {
     let (state, reason) = match &report.state {
         TargetState::Empty => ("empty", None),
-        TargetState::Fetching(_) => ("fetching", None),
+        TargetState::Fetching(_) => ("fetching", report.held_up.as_ref()),
         TargetState::Switching => ("switching", None),
         TargetState::Confirming => ("confirming", None),
         TargetState::Confirmed => ("confirmed", None),
@@ -235,6 +238,12 @@ fn text(report: &TargetReport) -> String {
     let (about, shown) = (short(&report.about), short(&report.shown));
     let line = match &report.state {
         TargetState::Empty => "nothing is shown, and nothing is wanted yet".to_owned(),
+        TargetState::Fetching(_) if report.held_up.is_some() => {
+            format!(
+                "fetching {about} is held up: {}; trying again",
+                report.held_up.as_deref().unwrap_or_default()
+            )
+        }
         TargetState::Fetching(progress) => {
             let (done, total) = (output::bytes(progress.bytes), output::bytes(progress.total));
             format!("fetching {about}: {done} of {total} in {} files", output::count(progress.files))

@@ -1,8 +1,11 @@
 //! Commands that follow a proxy, which is killed meanwhile and starts again.
 
 use std::fs;
+use std::io::Write as _;
 use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
 
+use rustix::io::ioctl_fionbio;
 use rustix::process::{Signal, kill_process};
 
 use crate::program::{Home, Running};
@@ -40,6 +43,40 @@ impl Command {
         let (_, lines) = self.ended();
         lines.iter().filter(|line| line.contains("following again")).count()
     }
+}
+
+#[test]
+fn a_target_whose_words_nobody_reads_goes_on() {
+    let home = Home::new();
+    let proxy = home.serve(&["--data", "data"]);
+    let login = proxy.line(|line| line.contains("whit login"));
+    home.run(&login.split_whitespace().skip(1).collect::<Vec<_>>()).good();
+    let url =
+        login.split_whitespace().find(|word| word.starts_with("whit://")).expect("an address").to_owned();
+    let token =
+        ["token", "create", "--data", "data", "--user", "web", "--target", "web-1", "--allow", "pull"];
+    let token = home.run(&token).good().lines().last().expect("a token").to_owned();
+    let (_read, mut full) = std::io::pipe().expect("a pipe");
+    ioctl_fionbio(&full, true).expect("set");
+    while full.write(&[b'.'; 4096]).is_ok() {}
+    ioctl_fionbio(&full, false).expect("set");
+    let target = home.path("srv").display().to_string();
+    let mut command = home.command(&["pull", "--watch", "app", &target, "--proxy", &url, "--token", &token]);
+    command.stdout(full.try_clone().expect("a clone")).stderr(full);
+    let mut running = Running::start(&mut command);
+    drop(command);
+    for version in ["1", "2"] {
+        write(&home.path("tree"), "version", version);
+        home.run(&["push", "app", "tree"]).good();
+        let shown = || fs::read_to_string(home.path("srv/current/version")).unwrap_or_default();
+        let began = Instant::now();
+        while shown() != version {
+            assert!(began.elapsed() < patience(), "it hangs");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    kill_process(running.pid(), Signal::TERM).expect("it runs");
+    assert!(running.wait().success());
 }
 
 /// A proxy with a group for each of two applications, of one target each, whose start command waits for a file `go` and fails in
