@@ -19,7 +19,8 @@ pub fn run(bytes: &[u8]) {
     match Root::decode(bytes) {
         Ok(root) => {
             assert_eq!(root.encode(), bytes);
-            assert_eq!(ChunkId::from(root.release()), ChunkId::of(bytes));
+            assert_eq!(root.id(), ChunkId::of(bytes));
+            assert_eq!(root.release(), root.named.unwrap_or_else(|| ReleaseId::of(bytes)));
         }
         Err(error) => drop(error.to_string()),
     }

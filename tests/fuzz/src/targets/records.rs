@@ -1,4 +1,5 @@
-//! Small files that the proxy wrote and reads again: records of releases, deliveries, the log of current releases.
+//! Small files that the proxy or a target wrote and reads again: records of releases, deliveries, the log of current releases, targets,
+//! rollouts, what a target remembers.
 //!
 //! The first byte selects one, and says whether the checksum is corrected.
 
@@ -8,16 +9,21 @@ use format::cache_mark::CacheMark;
 use format::current::{CurrentEntry, LabelMeaning, MovedBy};
 use format::record::DeliveryState;
 use format::shown::Shown;
+use format::target::{Assignment, StoredTarget, TargetReport, TargetState};
 use format::value::NoValue;
+use format::watched::{Step, Trying, Watched, Wish};
 use ground::faults::Fault;
-use ground::ids::ReleaseId;
+use ground::ids::{ReleaseId, RolloutId};
+use ground::token_id::TokenId;
+use protocol::wire::MemberName;
 use whit::delivery::actions::{Changed, Event, Happened, Notice};
+use whit::delivery::rollout::{GroupRelease, Machine, Rollout, Rules, Sight, StoredMember};
 use whit::delivery::{Delivery, Ended, LastFailure};
 use whit::store::Records;
 
 pub fn run(bytes: &[u8]) {
     let Some((mode, bytes)) = bytes.split_first() else { return };
-    match mode % 9 {
+    match mode % 13 {
         0 => record(bytes),
         1 => record(&whole(bytes)),
         2 => again(Delivery::decode, Delivery::encode, bytes),
@@ -26,7 +32,11 @@ pub fn run(bytes: &[u8]) {
         5 => again(Shown::decode, Shown::encode, bytes),
         6 => again(|bytes| CurrentEntry::decode(bytes).ok(), CurrentEntry::encode, &whole(bytes)),
         7 => again(|bytes| LabelMeaning::decode(bytes).ok(), LabelMeaning::encode, &whole(bytes)),
-        _ => again(CacheMark::decode, CacheMark::encode, bytes),
+        8 => again(CacheMark::decode, CacheMark::encode, bytes),
+        9 => again(StoredTarget::decode, StoredTarget::encode, bytes),
+        10 => rollout(bytes),
+        11 => again(GroupRelease::decode, GroupRelease::encode, bytes),
+        _ => again(Watched::decode, Watched::encode, &whole(bytes)),
     }
 }
 
@@ -39,6 +49,20 @@ fn again<T: PartialEq + Debug>(
     if let Some(value) = decode(bytes) {
         assert_eq!(decode(&encode(&value)), Some(value));
     }
+}
+
+/// What goes on with a rollout that was read can be read again.
+fn rollout(bytes: &[u8]) {
+    let Some(mut rollout) = Rollout::decode(bytes) else { return };
+    assert!(Rollout::decode(&rollout.encode()).is_some());
+    if let Some(machine) = &mut rollout.machine {
+        let sights = vec![Sight { reachable: true, ..Sight::default() }; machine.members().len()];
+        for _ in 0..3 {
+            machine.pass(1);
+            machine.step(&sights);
+        }
+    }
+    assert!(Rollout::decode(&rollout.encode()).is_some());
 }
 
 fn record(bytes: &[u8]) {
@@ -107,6 +131,12 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let notice = Notice { action: "chat".parse().expect("a name"), happened, entry: Some(3) };
     let state = DeliveryState::Failed { reason: "no room".to_owned(), fault: Fault::Full };
     let ended = Ended { delivery: delivery.clone(), started: 1, ended: 2, state };
+    let target = StoredTarget {
+        report: report(release),
+        assigned: Some(Assignment { release, rollout: rollout_id(), group: "web".parse().expect("a name") }),
+        ..StoredTarget::default()
+    };
+    let group = GroupRelease { release, rollout: rollout_id() };
     let body = |sealed: Vec<u8>| sealed[..sealed.len() - 16].to_vec();
     [
         (0, record.clone()),
@@ -118,7 +148,63 @@ pub fn seeds() -> Vec<Vec<u8>> {
         (6, body(current.encode())),
         (7, body(label.encode())),
         (8, cached.encode()),
+        (9, target.encode()),
+        (10, a_rollout(release).encode()),
+        (11, group.encode()),
+        (12, body(watched(release).encode())),
     ]
     .map(|(which, bytes): (u8, Vec<u8>)| [&[which], bytes.as_slice()].concat())
     .to_vec()
+}
+
+fn rollout_id() -> RolloutId {
+    RolloutId { proxy: [1; 4], number: 3 }
+}
+
+fn report(release: ReleaseId) -> TargetReport {
+    TargetReport {
+        shown: Some(release),
+        rollout: Some(rollout_id()),
+        state: TargetState::Failed { reason: "no room".to_owned(), fault: Fault::Full },
+        held_up: Some("the proxy is stopping".to_owned()),
+        ..TargetReport::default()
+    }
+}
+
+/// Returns a rollout whose first member has confirmed nothing yet.
+fn a_rollout(release: ReleaseId) -> Rollout {
+    let mut machine = Machine::new(Rules::default(), true, [false, false]);
+    machine.step(&[Sight::default(), Sight::default()]);
+    let member = |name: &str| StoredMember {
+        name: MemberName::Target(name.parse().expect("a name")),
+        delivery: None,
+        return_delivery: None,
+    };
+    Rollout {
+        space: "shop".parse().expect("a name"),
+        app: "web".parse().expect("a name"),
+        group: "production".parse().expect("a name"),
+        release,
+        previous: None,
+        user: "ada".parse().expect("a name"),
+        token: TokenId::from_bytes([7; 8]),
+        because: None,
+        then: Vec::new(),
+        asked: 10,
+        moves_current: true,
+        members: vec![member("web-1"), member("web-2")],
+        machine: Some(machine),
+        ended: None,
+    }
+}
+
+/// Returns what a target remembers that goes back.
+fn watched(release: ReleaseId) -> Watched {
+    let mut watched = Watched::new(7, "here".to_owned(), "web".parse().expect("a name"));
+    let wish = Wish { release, rollout: Some(rollout_id()) };
+    let mut trying = Trying::new(wish, &["v1".parse().expect("a word")], None, 10);
+    trying.step = Step::GoingBack { reason: "not healthy".to_owned(), output: "503".to_owned() };
+    watched.add_bad(release, 11, "not healthy".to_owned());
+    watched.miss(wish);
+    Watched { trying: Some(trying), report: report(release), ..watched }
 }
