@@ -308,6 +308,31 @@ async fn one_directory_has_one_watching_target_and_its_users_changes_are_kept() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_shown_is_reported_also_where_the_next_release_is_refused() {
+    for layout in LAYOUTS {
+        let (site, releases) = Site::new(layout, &["", ""]).await;
+        let target = site.target();
+        site.update(&target, &releases[0], None).await;
+        if layout == Layout::Plain {
+            fs::write(site.dir.join("app.log"), "mine").expect("written");
+        } else {
+            let mine = site.world.path("maintenance");
+            fs::create_dir(&mine).expect("created");
+            fs::remove_file(site.dir.join("current")).expect("removed");
+            std::os::unix::fs::symlink(&mine, site.dir.join("current")).expect("linked");
+        }
+        site.log();
+        site.update(&target, &releases[1], None).await;
+        let last = site.heard.last();
+        let TargetState::Failed { reason, .. } = &last.state else { panic!("{last:?}") };
+        assert!(reason.contains("no pull has put there"), "{reason}");
+        // Nobody was stopped; what a person shows in a directory of releases is none of whit's.
+        assert_eq!(site.log().len(), 0);
+        assert_eq!(last.shown, (layout == Layout::Plain).then_some(releases[0].release));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn it_goes_back_over_several_releases_that_failed_however_few_copies_are_kept() {
     for (layout, keep) in [(Layout::Plain, None), (Layout::Releases, None), (Layout::Releases, Some(2))] {
         let (mut site, releases) =

@@ -129,15 +129,7 @@ pub(super) fn prepare(
         }
         Ok((is_as_pulled, differences.has_unpacked, is_new))
     });
-    let (is_as_pulled, has_unpacked, is_read) = match checked {
-        Ok(checked) => checked,
-        Err(error) => {
-            if let Some(staging) = &staging {
-                staging.leave_if_empty()?;
-            }
-            return Err(error);
-        }
-    };
+    let (is_as_pulled, has_unpacked, is_read) = checked?;
 
     // Since when it is believed is not changed by reading what its times do not tell.
     let since = placed.as_ref().map(Placed::believed_since);

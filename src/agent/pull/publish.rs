@@ -183,10 +183,18 @@ impl PlainDirectory {
         before_switch: &mut Option<BeforeSwitch>,
         monitor: &Arc<dyn Monitor>,
     ) -> Result<Pulled> {
-        let Prepared { staging, present, store, was, untouched } = {
-            let (target, monitor) = (self.target.clone(), Arc::clone(monitor));
-            let staging = self.staging.take();
-            blocking(move || prepare(&target, staging, belief, options, &monitor)).await?
+        let prepared = {
+            let (target, monitor, staging) = (self.target.clone(), Arc::clone(monitor), self.staging.clone());
+            blocking(move || prepare(&target, staging, belief, options, &monitor)).await
+        };
+        let Prepared { staging, present, store, was, untouched } = match (prepared, self.staging.clone()) {
+            (Err(error), Some(staging)) => {
+                if blocking(move || staging.leave_if_empty()).await? {
+                    self.staging = None;
+                }
+                return Err(error);
+            }
+            (prepared, _) => prepared?,
         };
         self.staging = Some(Arc::clone(&staging));
         let target = &self.target;
