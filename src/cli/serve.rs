@@ -100,9 +100,7 @@ pub async fn run(arguments: ServeArgs, output: &Output) -> Result<(), Error> {
     output.report(&json!({ "url": url }), || url.clone())?;
     output.note(&format!("data in {}; Ctrl-C stops", data.display()));
     if proxy.is_first_start() {
-        let user: UserName = "admin".parse()?;
-        let token = token::everything(proxy.identity(), user)?;
-        output.note(&format!("first start; on a build host, paste:\n\n  whit login {url} --token {token}\n"));
+        output.note(&first_login(&proxy, &data)?);
     }
     let service = Service::of_environment();
     service.ready();
@@ -124,6 +122,21 @@ pub async fn run(arguments: ServeArgs, output: &Output) -> Result<(), Error> {
     drop((stopping, tasks));
     log.end();
     Ok(())
+}
+
+/// Says how to log in for the first time. A token that allows everything is not for a journal, which more people read.
+fn first_login(proxy: &Proxy, data: &Path) -> Result<String, Error> {
+    let url = proxy.url();
+    if variable("JOURNAL_STREAM").is_some() {
+        let data = data.display();
+        return Ok(format!(
+            "first start; a first token, on this host, as this user: \
+             whit token --data {data} create --user admin --allow push,pull,read,deliver,admin --then '*'; \
+             then, on a build host: whit login {url} --token TOKEN"
+        ));
+    }
+    let token = token::everything(proxy.identity(), "admin".parse::<UserName>()?)?;
+    Ok(format!("first start; on a build host, paste:\n\n  whit login {url} --token {token}\n"))
 }
 
 /// Reports what a configuration file says.

@@ -23,6 +23,8 @@ const HELP: &str = "\
 
 The first lines of a unit say how to install it.";
 
+/// The folder that systemd makes for a proxy.
+const STATE: &str = "/var/lib/whit";
 /// The layout of a directory that is exchanged.
 const PLAIN: &str = "plain";
 
@@ -71,6 +73,9 @@ pub struct SystemdArgs {
     /// With --target: a path that all copies share, as for `whit pull`; may be given several times.
     #[arg(long, value_name = "PATH", requires = "watching")]
     shared: Vec<String>,
+    /// With --target: copies to keep, as for `whit pull`.
+    #[arg(long, value_name = "N", requires = "watching")]
+    keep: Option<usize>,
     /// With --target: the proxy's address [env: `WHIT_PROXY`].
     #[arg(long, value_name = "URL", requires = "watching")]
     proxy: Option<String>,
@@ -109,6 +114,7 @@ fn target(arguments: &SystemdArgs, release: &Selector, dir: &Path) -> Result<Str
     let written = if is_plain { dir.parent().unwrap_or(Path::new("/")) } else { &dir };
     let mut command = vec![program()?, "pull".into(), "--watch".into(), "--proxy".into(), proxy];
     command.extend(arguments.layout.as_ref().map(|layout| format!("--layout={layout}")));
+    command.extend(arguments.keep.map(|keep| format!("--keep={keep}")));
     command.extend(arguments.shared.iter().map(|path| format!("--shared={path}")));
     command.extend(arguments.hooks.words());
     command.extend([release.to_string(), path_text(&dir)?]);
@@ -153,34 +159,43 @@ fn proxy(arguments: &SystemdArgs) -> Result<String, Error> {
     let destinations = read.destinations();
     let folders: Vec<&Path> =
         destinations.values().flat_map(|place| place.folders()).map(Template::as_path).collect();
-    let mut command = vec![program()?, "serve".to_owned(), "--data".to_owned(), "/var/lib/whit".to_owned()];
+    let data = read.data.as_deref().unwrap_or(Path::new(STATE));
+    let is_state = data == Path::new(STATE);
+    let mut command = vec![program()?, "serve".to_owned(), "--data".to_owned(), path_text(data)?];
     if let Some(config) = &config {
         command.extend(["--config".to_owned(), path_text(config)?]);
     }
     let command = line(&command);
-    let is_dynamic = arguments.user.is_none() && folders.is_empty();
+    let is_dynamic = arguments.user.is_none() && folders.is_empty() && is_state;
     let user = arguments.user.as_deref().unwrap_or("whit");
     let as_user = if is_dynamic {
         "systemd-run --pipe --quiet -p DynamicUser=yes -p User=whit -p StateDirectory=whit".to_owned()
     } else {
         format!("runuser -u {user} --")
     };
-    let program = program()?;
+    let (program, shown) = (program()?, percent(&data.display().to_string()));
     let mut unit = format!(
-        "# whit.service: a proxy; its data are in /var/lib/whit\n\
+        "# whit.service: a proxy; its data are in {shown}\n\
          #\n\
          # This file into /etc/systemd/system/, then: systemctl enable --now whit\n\
-         # Its address and the first login: journalctl -u whit. Further tokens, as its user:\n\
-         # {as_user} {program} token --data /var/lib/whit create --user ci --allow push\n\n\
+         # Its address: journalctl -u whit. Tokens, as its user:\n\
+         # {as_user} {program} token --data {shown} create --user ci --allow push\n\n\
          [Unit]\nDescription=whit: a proxy for releases\nWants=network-online.target\nAfter=network-online.target\n\n\
          [Service]\nType=notify\nExecStart={command}\nRestart=on-failure\nRestartSec=2\nWatchdogSec=60\nTimeoutStopSec=60\nKillMode=mixed\n\
-         StateDirectory=whit\nStateDirectoryMode=0700\nEnvironment=HOME=/var/lib/whit\nLimitNOFILE=65536\n",
+         Environment={home}\nLimitNOFILE=65536\n",
+        home = word(&format!("HOME={}", path_text(data)?)),
     );
+    let folder = if is_state {
+        "StateDirectory=whit\nStateDirectoryMode=0700\n".to_owned()
+    } else {
+        format!("# install -d -m 700 -o {user} {shown}\nReadWritePaths={}\n", word(&path_text(data)?))
+    };
+    unit.push_str(&folder);
     let by = if is_dynamic {
-        "# It delivers to no folder, so that its user need not outlive it.\nDynamicUser=yes\nUser=whit\nUMask=0077\n".to_owned()
+        "# It owns no folder but its state, so that its user need not outlive it.\nDynamicUser=yes\nUser=whit\nUMask=0077\n".to_owned()
     } else {
         format!(
-            "# The owner of the folders that are delivered to: useradd --system {user}\nUser={user}\nUMask=0022\n"
+            "# The owner of its data and of the folders that are delivered to: useradd --system {user}\nUser={user}\nUMask=0022\n"
         )
     };
     unit.push_str(&by);

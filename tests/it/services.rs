@@ -1,6 +1,7 @@
 //! Services under systemd: the units that `whit systemd` prints, and what a service tells its manager.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -57,6 +58,11 @@ fn units_are_sound_and_leave_little_exposed() {
     let proxy = home.run(&["systemd", "--serve", "--config", "whit.toml"]).good();
     assert!(!proxy.contains("DynamicUser") && proxy.contains("ReadWritePaths=-/srv/web\n"), "{proxy}");
     judge(&home, "whit-delivering.service", &proxy, EXPOSURE_MAX);
+    fs::write(home.path("whit.toml"), "data = \"/srv/whit\"\n").expect("written");
+    let proxy = home.run(&["systemd", "--serve", "--config", "whit.toml"]).good();
+    assert!(proxy.contains("--data /srv/whit ") && proxy.contains("ReadWritePaths=/srv/whit\n"), "{proxy}");
+    assert!(!proxy.contains("/var/lib/whit") && proxy.contains("User=whit"), "{proxy}");
+    judge(&home, "whit-elsewhere.service", &proxy, EXPOSURE_MAX);
     home.run(&["systemd", "--target", "web", "/srv/web"]).failed(2, "the proxy's address");
     home.run(&["systemd"]).failed(2, "");
 }
@@ -86,4 +92,36 @@ fn a_proxy_tells_its_manager_that_it_is_ready_alive_and_stopping() {
     kill_process(Pid::from_child(&child), Signal::TERM).expect("it runs");
     wait_for("STOPPING=1", 1);
     finish(child).good();
+}
+
+#[test]
+fn the_first_token_is_not_for_the_journal() {
+    let home = Home::new();
+    for (stream, has_token) in [(None, true), (Some("8:1234"), false)] {
+        let data = if has_token { "seen" } else { "journal" };
+        let mut serve = home.command(&["serve", "--listen", "127.0.0.1:0", "--data", data]);
+        serve.envs(stream.map(|stream| ("JOURNAL_STREAM", stream)));
+        let mut child = serve.spawn().expect("it starts");
+        let told = BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok);
+        let told =
+            told.skip_while(|line| !line.contains("first start")).find(|line| line.contains("whit login"));
+        let told = told.expect("it says how to log in");
+        kill_process(Pid::from_child(&child), Signal::TERM).expect("it runs");
+        assert!(child.wait().expect("it ends").success());
+        assert_eq!(told.contains("--token TOKEN"), !has_token, "{told}");
+        let create = [
+            "token",
+            "--data",
+            data,
+            "create",
+            "--user",
+            "admin",
+            "--allow",
+            "push,pull,read,deliver,admin",
+            "--then",
+            "*",
+        ];
+        assert!(has_token || told.contains(&format!("whit {}", create[..8].join(" "))), "{told}");
+        home.run(&create).good();
+    }
 }
