@@ -202,6 +202,9 @@ fn what_is_shared_lies_beside_the_releases_and_is_remembered() {
     fs::remove_dir_all(at("shared/uploads")).expect("removed");
     pull(&home, "v3", &[]);
     assert!(at("shared/uploads").is_dir(), "what is missing is created again");
+    let ran = home.run(&["pull", "app@v3", "site", "--shared", "uploads/"]);
+    assert!(ran.err.contains("config/local.toml is not shared any more"), "{ran:?}");
+    ran.good();
     home.run(&["pull", "app@v3", "site", "--shared", "../x"]).failed(2, "cannot be shared");
     home.run(&["pull", "app@v3", "plain", "--shared", "uploads"]).failed(2, "nothing is shared");
 }
@@ -245,16 +248,45 @@ fn what_a_person_did_to_a_directory_of_releases_meanwhile_is_respected() {
     fs::rename(home.path("mine"), one.join("version")).expect("replaced");
     pull(&home, "v1", &[]);
     assert_same(&home.path("tree-1"), &current());
-    // Another link in the place of whit's: going back leaves it alone, and a pull does what it is told.
+    // Another link in the place of whit's: going back leaves it alone, and so does a pull that is not told to remove it.
     fs::remove_file(site.join("current")).expect("removed");
     std::os::unix::fs::symlink("releases/v0", site.join("current")).expect("linked");
     home.run(&["pull", "--rollback", "site"]).failed(3, "shows no release");
-    pull(&home, "v2", &[]);
+    let ran = home.run(&["pull", "app@v2", "site"]).failed(2, "holds `current -> releases/v0`");
+    assert!(ran.err.contains("--delete"), "{ran:?}");
+    assert_eq!(fs::read_link(site.join("current")).expect("a link"), Path::new("releases/v0"));
+    pull(&home, "v2", &["--delete"]);
     assert_same(&home.path("tree-2"), &current());
     fs::remove_file(site.join("current")).expect("removed");
     write(&site, "current/file", "mine");
     home.run(&["pull", "app@v3", "site"]).failed(2, "is not a symbolic link");
     assert_eq!(fs::read_to_string(site.join("current/file")).expect("it is there"), "mine");
+}
+
+#[test]
+fn the_first_pull_leaves_a_link_that_others_made() {
+    let home = home(1);
+    write(&home.path("site"), "releases/20260101/index", "mine");
+    std::os::unix::fs::symlink("releases/20260101", home.path("site/current")).expect("linked");
+    home.run(&["pull", "app@v1", "site", "--layout", "releases"]).failed(2, "`current -> releases/20260101`");
+    assert_eq!(fs::read_to_string(home.path("site/current/index")).expect("it is shown"), "mine");
+}
+
+#[test]
+fn fewer_copies_are_kept_at_once() {
+    let home = home(4);
+    for label in ["v1", "v2", "v3", "v4"] {
+        pull(&home, label, &["--layout", "releases", "--keep", "4"]);
+        settle();
+    }
+    let copies = || fs::read_dir(home.path("site/releases")).expect("a folder").count();
+    pull(&home, "v4", &[]);
+    assert_eq!(copies(), 4);
+    let pulled = pull(&home, "v4", &["--keep", "1"]);
+    assert!(pulled["unchanged"].as_bool().expect("a bool"), "{pulled}");
+    assert_eq!(copies(), 2, "the shown one, and the one to go back to");
+    home.run(&["pull", "--rollback", "site"]).good();
+    assert_same(&home.path("tree-3"), &home.path("site/current/."));
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub use fetch::{Fetched, fetch};
 pub use local_chunks::{DirectoryChunks, LocalChunks};
 pub use marked_copy::{CopyPlace, MarkedCopy};
 pub use options::{BeforeSwitch, Layout, PullOptions};
-pub use place::PlaceError;
+pub use place::{Named, PlaceError};
 pub use prepare::Belief;
 pub use publish::{PlainDirectory, pull_tree};
 pub use pulled::Pulled;

@@ -12,8 +12,8 @@ use std::time::Instant;
 use super::remembered::Remembered;
 use super::{Error, PlaceOptions, Result};
 use crate::agent::pull::{
-    BeforeSwitch, Belief, CopyPlace, FetchOptions, Fetched, Layout, LocalChunks, MarkedCopy, PlaceError,
-    PullOptions, Pulled, Unchanged, fetch,
+    BeforeSwitch, Belief, CopyPlace, FetchOptions, Fetched, Layout, LocalChunks, MarkedCopy, Named,
+    PlaceError, PullOptions, Pulled, Unchanged, fetch,
 };
 use crate::agent::{self, LazyStore, Session};
 use crate::delivery::destination::{
@@ -25,6 +25,7 @@ use crate::store;
 use disk::crash_points;
 use disk::files::{self, Folder};
 use format::manifest::Root;
+use ground::escape;
 use ground::ids::{ReleaseId, Selector};
 use ground::monitor::Monitor;
 use ground::poison::Unpoisoned as _;
@@ -89,7 +90,7 @@ impl ReleasesDirectory {
 
     pub(super) fn go_back(&self, left: Option<&ReleaseId>) -> Result<()> {
         let shown = self.open.current()?.map(|(release, _)| release);
-        if shown.is_none() && (left.is_none() || self.open.is_elsewhere()?) {
+        if shown.is_none() && (left.is_none() || self.open.elsewhere()?.is_some()) {
             return Err(Error::NothingShown(self.path().to_owned()));
         }
         let before = shown.as_ref().or(left).and_then(|left| self.before(left));
@@ -107,6 +108,7 @@ impl ReleasesDirectory {
         monitor: &Arc<dyn Monitor>,
     ) -> Result<Pulled> {
         let begin = Instant::now();
+        self.tell_no_longer_shared(&**monitor);
         let before_switch = Arc::new(Mutex::new(before_switch));
         let pull = Pull { session, selector, options, monitor, before_switch };
         let pulled = match self.pull_once(&pull, Belief::Mark).await {
@@ -119,8 +121,22 @@ impl ReleasesDirectory {
         Ok(pulled.ended(begin))
     }
 
+    /// Says which paths lie beside the copies and are not asked for any more: the release has their place again.
+    fn tell_no_longer_shared(&self, monitor: &dyn Monitor) {
+        let shared = self.shared.iter().flatten().map(ToString::to_string).collect::<Vec<_>>();
+        let left =
+            self.remembered.shared.iter().filter(|path| self.shared.is_some() && !shared.contains(path));
+        for path in left {
+            let path = escape::text(path);
+            monitor.note(&format!(
+                "{path} is not shared any more, as --shared names all that is; it stays in DIR/shared"
+            ));
+        }
+    }
+
     async fn pull_once(&mut self, pull: &Pull<'_>, belief: Belief) -> Result<Pulled> {
         let Pull { session, selector, options, monitor, .. } = *pull;
+        check_link(&self.open, options)?;
         let asked = self.remembered.with(options.keep, self.shared.as_deref());
         let rules = Arc::new(Directory {
             keep: asked.keep,
@@ -169,6 +185,7 @@ impl ReleasesDirectory {
             open: Arc::clone(&self.open),
             rules,
             remembered: (self.remembered.clone(), asked),
+            options,
             copy,
             current,
             store,
@@ -190,6 +207,14 @@ impl ReleasesDirectory {
         let kept = [pulled_of].into_iter().chain(others).collect();
         Ok(Pulled { previous, kept, ..pulled })
     }
+}
+
+/// Refuses to replace a link that somebody has put in the place of the one that readers follow.
+fn check_link(open: &OpenDirectory, options: PullOptions) -> Result<(), destination::Error> {
+    let Some(to) = open.elsewhere()?.filter(|_| !options.delete) else { return Ok(()) };
+    let strangers = Named { count: 1, some: vec![format!("current -> {}", escape::path(&to))] };
+    let place = open.path().to_owned();
+    Err(failed(PlaceError::NotPulled { place, strangers }.into()))
 }
 
 /// What one pull was asked for.
@@ -222,6 +247,7 @@ struct Writing {
     rules: Arc<Directory>,
     /// What is remembered, and what was asked for.
     remembered: (Remembered, Remembered),
+    options: PullOptions,
     copy: MarkedCopy,
     /// The copy that readers see.
     current: Option<CopyPlace>,
@@ -239,7 +265,9 @@ impl Writing {
         monitor: &dyn Monitor,
     ) -> Result<(PathBuf, bool, Remembered)> {
         let shown = match self.current.as_ref().filter(|_| is_held) {
-            Some(current) => Ok((current.copy.clone(), true, self.remember(None)?)),
+            Some(current) => {
+                self.keep_fewer(monitor).and_then(|()| Ok((current.copy.clone(), true, self.remember(None)?)))
+            }
             None => self.show(fetched, monitor),
         };
         // A store that closes writes its last pack.
@@ -271,6 +299,15 @@ impl Writing {
         let content = Content { root, source: &local, created, monitor, cancelled: &self.cancelled };
         let Showing { copy, already, .. } = self.open.show(&self.rules, &content, &steps)?;
         Ok((copy, already, steps.remembered.into_inner()))
+    }
+
+    /// Removes the copies that are not to be kept any more, where fewer are than before.
+    fn keep_fewer(&self, monitor: &dyn Monitor) -> Result<()> {
+        let (remembered, asked) = &self.remembered;
+        if asked.keep < remembered.keep {
+            self.open.remove_old(&self.rules, |shown| remembered.before(shown), monitor)?;
+        }
+        Ok(())
     }
 
     /// Remembers what was asked for, and that `release` comes after what is shown.
@@ -331,6 +368,8 @@ impl Steps for PullSteps<'_> {
             return Err(destination::Error::Cancelled);
         }
         let release = self.root.release();
+        // Somebody may have put it there meanwhile.
+        check_link(&self.writing.open, self.writing.options)?;
         let before = self.writing.before_switch.lock().unpoisoned().take();
         before.map_or(Ok(()), |before| before(&release)).map_err(failed)?;
         self.remembered.replace(self.writing.remember(Some(release))?);

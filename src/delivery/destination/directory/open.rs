@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::content::Content;
-use super::copies::Slot;
+use super::copies::{Slot, check_link};
 use super::folders::{Folders, mark_name};
 use super::showing::{Showing, Steps};
 use super::{Directory, shared};
@@ -11,6 +11,7 @@ use crate::agent::pull::CopyPlace;
 use crate::delivery::destination::Error;
 use disk::files::{self, Folder};
 use ground::ids::ReleaseId;
+use ground::monitor::Monitor;
 
 /// A folder that shows one release at a time: checked, created, and locked against deliveries and other pulls.
 #[derive(Debug)]
@@ -47,13 +48,16 @@ impl OpenDirectory {
         Ok(self.folders.copies.current()?.map(|slot| (slot.release, self.place(slot))))
     }
 
-    /// Returns whether somebody has put another link in the place of whit's.
+    /// Returns where the link leads that somebody has put in the place of whit's; none if it is whit's, or there is none.
     ///
     /// # Errors
-    /// It cannot be examined.
-    pub fn is_elsewhere(&self) -> Result<bool, Error> {
+    /// It cannot be read, or something else is in its place.
+    pub fn elsewhere(&self) -> Result<Option<PathBuf>, Error> {
         let copies = &self.folders.copies;
-        Ok(copies.folder.examine("current")?.is_some() && copies.current()?.is_none())
+        if !check_link(&copies.folder)? || copies.current()?.is_some() {
+            return Ok(None);
+        }
+        Ok(Some(copies.folder.target_of("current")?))
     }
 
     /// Returns the copy of a release that has its name; none if there is none.
@@ -103,6 +107,22 @@ impl OpenDirectory {
     ) -> Result<Showing, Error> {
         let linked = directory.links();
         directory.show(&self.folders, content, &directory.mapping(&linked)?, steps)
+    }
+
+    /// Removes all but the newest copies, the shown one and the one that `before` names for it.
+    ///
+    /// # Errors
+    /// The folder cannot be read. What cannot be removed is noted.
+    pub fn remove_old(
+        &self,
+        directory: &Directory,
+        before: impl Fn(&ReleaseId) -> Option<ReleaseId>,
+        monitor: &dyn Monitor,
+    ) -> Result<(), Error> {
+        let Some(current) = self.folders.copies.current()? else { return Ok(()) };
+        let before = before(&current.release).map(|release| Slot { release, number: 0 });
+        directory.remove_old(&self.folders, current, before, monitor);
+        Ok(())
     }
 
     /// Shows the copy of a release that has its name, in one step.

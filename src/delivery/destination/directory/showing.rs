@@ -161,7 +161,13 @@ impl Directory {
 
     /// Removes all but the newest copies; the next delivery tries a failed removal again. `current` counts as one, whether it has its
     /// name yet or not.
-    fn remove_old(&self, folders: &Folders, current: Slot, left: Option<Slot>, monitor: &dyn Monitor) {
+    pub(super) fn remove_old(
+        &self,
+        folders: &Folders,
+        current: Slot,
+        left: Option<Slot>,
+        monitor: &dyn Monitor,
+    ) {
         let protected = |slot: &Slot| *slot == current || Some(*slot) == left;
         let note = |error| monitor.note(&format!("an old copy was not removed: {error}"));
         let slots = folders.copies.slots().map_err(note).unwrap_or_default();
