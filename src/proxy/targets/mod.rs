@@ -4,6 +4,7 @@
 //! each assignment before anybody hears of it.
 
 mod dirty;
+mod durable;
 mod entered;
 mod entry;
 mod list;

@@ -1,4 +1,4 @@
-//! What the proxy knows of its targets: in memory, and in the ledger.
+//! What the proxy knows of its targets, in memory.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -9,9 +9,9 @@ use tokio::sync::{Notify, broadcast, watch};
 use super::dirty::{Dirty, Place};
 use super::entry::{Entry, Live, News};
 use super::resolved::Resolved;
-use crate::ledger::{self, Change, Key, Ledger, Table};
+use crate::ledger::{self, Ledger};
 use crate::proxy::Owner;
-use format::target::{Assignment, StoredTarget};
+use format::target::Assignment;
 use ground::faults::{Fault, faulty};
 use ground::ids::{AppName, ReleaseId, SpaceName, TargetName};
 use ground::limits::{TARGETS_PER_APP_MAX, WATCHERS_MAX};
@@ -21,8 +21,6 @@ use protocol::wire::{TargetStatus, Watching};
 
 /// Changes that wait for one who follows them; who falls behind asks for everything again.
 const CHANGES_AHEAD: usize = 1024;
-/// Values in one transaction.
-pub(super) const WRITTEN_TOGETHER: usize = 64;
 
 /// A target's new state, and its space.
 pub type TargetChange = Arc<(SpaceName, TargetStatus)>;
@@ -52,13 +50,14 @@ faulty! {
 
 /// All targets of a proxy.
 pub struct Targets {
-    ledger: Arc<dyn Ledger>,
+    pub(super) ledger: Arc<dyn Ledger>,
     apps: Mutex<HashMap<Place, App>>,
     /// Held while values are written: a later value of a target is never replaced by an earlier one.
-    writing: Mutex<()>,
-    dirty: Dirty,
+    pub(super) writing: Mutex<()>,
+    /// Those whose values are to be written.
+    pub(super) dirty: Dirty,
     changes: broadcast::Sender<TargetChange>,
-    unassigned: Unassigned,
+    pub(super) unassigned: Unassigned,
     /// Those that watch.
     pub(super) watchers: Arc<Shares<Owner>>,
     /// Their pulls, beside other requests: each waits for its share.
@@ -68,8 +67,8 @@ pub struct Targets {
 }
 
 /// The targets of an application.
-struct App {
-    targets: BTreeMap<TargetName, Entry>,
+pub(super) struct App {
+    pub(super) targets: BTreeMap<TargetName, Entry>,
     /// Counts what may have changed what targets want.
     moves: watch::Sender<u64>,
     /// The records that they want.
@@ -173,43 +172,6 @@ impl Targets {
         self.changes.subscribe()
     }
 
-    /// Tells targets what they want from now on, durably, known ones or not; wakes their streams. Blocks.
-    ///
-    /// # Errors
-    /// The ledger's: the first of the assignments may have been made, and making them again changes nothing.
-    pub fn assign(
-        &self,
-        space: &SpaceName,
-        app: &AppName,
-        assignments: &[(TargetName, Assignment)],
-    ) -> ledger::Result<()> {
-        self.load(space, app)?;
-        let assigned = assignments.chunks(WRITTEN_TOGETHER).try_for_each(|some| {
-            let _writing = self.writing.lock().unpoisoned();
-            self.put(space, app, some)
-        });
-        // Those of which it is written hear of it, even if it could not be written of others.
-        self.moved(space, app);
-        assigned
-    }
-
-    /// Writes down some assignments. `writing` is held.
-    fn put(&self, space: &SpaceName, app: &AppName, some: &[(TargetName, Assignment)]) -> ledger::Result<()> {
-        let change = |(target, assignment): &(TargetName, Assignment)| {
-            let known = of(&mut self.apps(), space, app).targets.get(target).map(|entry| entry.known.clone());
-            let known = StoredTarget { assigned: Some(assignment.clone()), ..known.unwrap_or_default() };
-            Change::Put { key: key(space, app, target), value: known.encode() }
-        };
-        self.ledger.apply(&some.iter().map(change).collect::<Vec<_>>())?;
-        let mut apps = self.apps();
-        for (target, assignment) in some {
-            let entry = of(&mut apps, space, app).targets.entry(target.clone()).or_default();
-            (entry.known.assigned, entry.is_kept) = (Some(assignment.clone()), true);
-            self.tell(space, entry.status(target, app));
-        }
-        Ok(())
-    }
-
     /// Wakes the streams of an application's targets: its current release, a label or an assignment may have moved.
     pub fn moved(&self, space: &SpaceName, app: &AppName) {
         if let Some(app) = self.apps().get(&(space.clone(), app.clone())) {
@@ -227,48 +189,6 @@ impl Targets {
         Stopping(self.stopping.subscribe())
     }
 
-    /// Returns the targets whose values are to be written.
-    pub(super) fn dirty(&self) -> &Dirty {
-        &self.dirty
-    }
-
-    /// Reads an application's targets from the ledger, once. Blocks.
-    pub(super) fn load(&self, space: &SpaceName, app: &AppName) -> ledger::Result<()> {
-        if self.is_loaded(space, app) {
-            return Ok(());
-        }
-        let (space, app) = (space.clone(), app.clone());
-        let table = Table::Targets { space: space.clone(), app: app.clone() };
-        // Nobody writes a value that was not read.
-        let _writing = self.writing.lock().unpoisoned();
-        if self.is_loaded(&space, &app) {
-            return Ok(());
-        }
-        self.ledger.recover(&table)?;
-        let mut of_app = App::default();
-        for key in self.ledger.list(&table)? {
-            let Some(value) = self.ledger.read(&key)? else { continue };
-            let known = StoredTarget::decode(&value);
-            if known.is_none() {
-                let place = self.ledger.describe(&key);
-                tracing::error!(
-                    place,
-                    "what is known of a target is damaged or of a newer version: until it reports, or is \
-                    forgotten, no release of its application is removed"
-                );
-            }
-            if let Key::Target { target, .. } = key {
-                let (is_unread, known) = (known.is_none(), known.unwrap_or_default());
-                let seen_written = known.seen;
-                let entry = Entry { known, is_kept: true, is_unread, seen_written, ..Entry::default() };
-                of_app.targets.insert(target, entry);
-            }
-        }
-        // One that was forgotten as it had none may have got some meanwhile.
-        self.apps().entry((space, app)).or_insert(of_app);
-        Ok(())
-    }
-
     /// Returns whether an application's targets are in memory.
     pub(super) fn is_loaded(&self, space: &SpaceName, app: &AppName) -> bool {
         self.apps().contains_key(&(space.clone(), app.clone()))
@@ -276,6 +196,8 @@ impl Targets {
 
     /// Notes a target's stream, in the place of an earlier one of the same directory. Its application is loaded.
     ///
+    /// # Errors
+    /// [`Error::Taken`] and [`Error::TooMany`].
     pub(super) fn open_stream(
         &self,
         space: &SpaceName,
@@ -305,13 +227,13 @@ impl Targets {
     /// Changes what is known of a target while its stream is the one known by `replaced`.
     pub(super) fn change(
         &self,
-        (space, app): &Place,
+        place: &Place,
         target: &TargetName,
         replaced: &Arc<Notify>,
         change: impl FnOnce(&mut Entry) -> News,
     ) {
-        let mut apps = self.apps();
-        let targets = &mut of(&mut apps, space, app).targets;
+        let ((space, app), mut apps) = (place, self.apps());
+        let Some(App { targets, .. }) = apps.get_mut(place) else { return };
         let is_its =
             |entry: &Entry| entry.stream.as_ref().is_some_and(|live| Arc::ptr_eq(&live.replaced, replaced));
         let Some(entry) = targets.get_mut(target).filter(|entry| is_its(entry)) else { return };
@@ -321,34 +243,14 @@ impl Targets {
             self.tell(space, entry.status(target, app));
         }
         if news == News::Write && is_kept {
-            self.dirty.add((space.clone(), app.clone()), target.clone());
+            self.dirty.add(place.clone(), target.clone());
         }
         if !is_kept && !is_there {
             targets.remove(target);
             if targets.is_empty() {
-                apps.remove(&(space.clone(), app.clone()));
+                apps.remove(place);
             }
         }
-    }
-
-    /// Reads an application's targets, and gives one without an assignment what its group has. Blocks.
-    pub(super) fn join(&self, space: &SpaceName, app: &AppName, target: &TargetName) -> ledger::Result<()> {
-        self.load(space, app)?;
-        let mut given = self.assigned(space, app, target);
-        if given.is_some() {
-            return Ok(());
-        }
-        // The group is asked again after each time: a rollout that ended meanwhile may not have seen the target.
-        while let Some(of_group) = (self.unassigned)(space, app, target) {
-            let _writing = self.writing.lock().unpoisoned();
-            // Nor is what a rollout assigned meanwhile taken back.
-            if given.as_ref() == Some(&of_group) || self.assigned(space, app, target) != given {
-                break;
-            }
-            self.put(space, app, &[(target.clone(), of_group.clone())])?;
-            given = Some(of_group);
-        }
-        Ok(())
     }
 
     /// Returns what its group assigned to a target.
@@ -358,54 +260,18 @@ impl Targets {
         app: &AppName,
         target: &TargetName,
     ) -> Option<Assignment> {
-        of(&mut self.apps(), space, app).targets.get(target)?.known.assigned.clone()
+        self.apps().get(&(space.clone(), app.clone()))?.targets.get(target)?.known.assigned.clone()
     }
 
-    /// Removes a target of an application; false if there is none, or its stream is there.
-    pub(super) fn remove(
-        &self,
-        space: &SpaceName,
-        app: &AppName,
-        target: &TargetName,
-    ) -> ledger::Result<bool> {
-        self.load(space, app)?;
-        let _writing = self.writing.lock().unpoisoned();
-        let is_gone = |entry: &Entry| entry.stream.is_none();
-        if !of(&mut self.apps(), space, app).targets.get(target).is_some_and(is_gone) {
-            return Ok(false);
-        }
-        self.ledger.apply(&[Change::Remove { key: key(space, app, target) }])?;
-        let mut apps = self.apps();
-        let targets = &mut of(&mut apps, space, app).targets;
-        // It may have come back meanwhile: then it stays, and is written again.
-        let is_back = targets.get(target).is_some_and(|entry| entry.stream.is_some());
-        if is_back {
-            self.dirty.add((space.clone(), app.clone()), target.clone());
-        } else {
-            targets.remove(target);
-        }
-        Ok(!is_back)
-    }
-
-    /// Writes what is known of some targets, in one transaction. Blocks.
-    pub(super) fn write(&self, some: &[(Place, TargetName)]) -> ledger::Result<()> {
-        let _writing = self.writing.lock().unpoisoned();
-        let change = |(place, target): &(Place, TargetName)| {
-            let mut apps = self.apps();
-            let entry = apps.get_mut(place)?.targets.get_mut(target).filter(|entry| entry.is_kept)?;
-            entry.seen_written = entry.known.seen;
-            Some(Change::Put { key: key(&place.0, &place.1, target), value: entry.known.encode() })
-        };
-        self.ledger.apply(&some.iter().filter_map(change).collect::<Vec<_>>())
-    }
-
-    fn tell(&self, space: &SpaceName, status: TargetStatus) {
+    /// Tells those who follow of a target's new state.
+    pub(super) fn tell(&self, space: &SpaceName, status: TargetStatus) {
         if self.changes.receiver_count() > 0 {
             drop(self.changes.send(Arc::new((space.clone(), status))));
         }
     }
 
-    fn apps(&self) -> MutexGuard<'_, HashMap<Place, App>> {
+    /// Locks the targets of all applications. Hold nothing that waits for the disk meanwhile.
+    pub(super) fn apps(&self) -> MutexGuard<'_, HashMap<Place, App>> {
         self.apps.lock().unpoisoned()
     }
 }
@@ -428,10 +294,6 @@ impl Stopping {
 }
 
 /// Returns the targets of an application; none yet where it is new.
-fn of<'a>(apps: &'a mut HashMap<Place, App>, space: &SpaceName, app: &AppName) -> &'a mut App {
+pub(super) fn of<'a>(apps: &'a mut HashMap<Place, App>, space: &SpaceName, app: &AppName) -> &'a mut App {
     apps.entry((space.clone(), app.clone())).or_default()
-}
-
-fn key(space: &SpaceName, app: &AppName, target: &TargetName) -> Key {
-    Key::Target { space: space.clone(), app: app.clone(), target: target.clone() }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::registry::{Targets, WRITTEN_TOGETHER};
+use super::durable::WRITTEN_TOGETHER;
+use super::registry::Targets;
 use disk::files::{self, OnPath as _};
 
 /// The time between two rounds: what changes several times in it is written once.
@@ -33,7 +34,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.targets.dirty().end();
+        self.targets.dirty.end();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -43,15 +44,15 @@ impl Drop for Writer {
 }
 
 fn write(targets: &Targets) {
-    while let Some(some) = targets.dirty().take() {
+    while let Some(some) = targets.dirty.take() {
         let mut pause = PAUSE;
         for some in some.chunks(WRITTEN_TOGETHER) {
             if let Err(error) = targets.write(some) {
                 tracing::warn!(%error, targets = some.len(), "what targets report could not be written down; it is tried again");
-                targets.dirty().put_back(some);
+                targets.dirty.put_back(some);
                 pause = PAUSE_AFTER_FAILURE;
             }
         }
-        targets.dirty().pause(pause);
+        targets.dirty.pause(pause);
     }
 }
