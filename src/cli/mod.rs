@@ -3,6 +3,7 @@
 mod access;
 #[cfg(feature = "bench")]
 mod bench;
+mod cat;
 mod deliver;
 mod deliveries;
 mod delivery_queue;
@@ -20,6 +21,7 @@ mod login;
 mod maintenance;
 mod memory;
 mod output;
+mod passing_release;
 mod progress;
 mod prime;
 mod promote;
@@ -33,6 +35,7 @@ mod rollouts;
 mod serve;
 mod service;
 mod systemd;
+mod tar;
 mod targets;
 mod token;
 mod watch;
@@ -87,7 +90,7 @@ enum Command {
     /// Make a directory equal to a release.
     Pull(pull::PullArgs),
     /// Write one file of a release to standard output.
-    Cat(pull::CatArgs),
+    Cat(cat::CatArgs),
     /// Deliver a stored release to a destination. The current release stays as it is.
     Deliver(deliver::DeliverArgs),
     /// Make a stored release current.
@@ -195,7 +198,7 @@ async fn dispatch(command: Command, output: &Output) -> Result<(), Error> {
         Command::Push(arguments) => push::run(arguments, output).await,
         Command::Prime(arguments) => prime::run(arguments, output).await,
         Command::Pull(arguments) => pull::run(arguments, output).await,
-        Command::Cat(arguments) => pull::cat(arguments, output).await,
+        Command::Cat(arguments) => cat::run(arguments, output).await,
         Command::Deliver(arguments) => deliver::run(arguments, output).await,
         Command::Promote(arguments) => promote::promote(arguments, output).await,
         Command::Rollback(arguments) => promote::rollback(arguments, output).await,
