@@ -44,7 +44,7 @@ fn tree(folder: &Path, build: u64) {
 }
 
 /// Defines `to`, with a token for `user` in a file of `folder`, as a destination.
-fn far(to: &World, user: &str, folder: &Path, more: &str) -> Arc<dyn Destination> {
+pub fn far(to: &World, user: &str, folder: &Path, more: &str) -> Arc<dyn Destination> {
     let behalf = |grant: &mut Grant| {
         grant.user = user.parse().expect("a name");
         grant.on_behalf = true;

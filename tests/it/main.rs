@@ -46,6 +46,7 @@ mod many;
 mod meant;
 mod memory;
 mod mounts;
+mod near_proxy;
 mod objects;
 mod readme;
 mod record_queries;

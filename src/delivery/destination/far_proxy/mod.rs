@@ -28,6 +28,7 @@ use ground::monitor::{Monitor, Silent};
 use ground::rate::bytes_a_second;
 use protocol::address::ProxyUrl;
 use protocol::token::{Action, Grant, claimed};
+use protocol::wire::{RolloutState, RolloutStatus};
 
 /// Releases that the other proxy is taken to have still: bases of later deliveries, which it need not confirm.
 const KEPT_MAX: usize = 3;
@@ -52,7 +53,7 @@ pub struct FarProxy {
     /// The application there; `{app}` stands for the one here. The same by default.
     #[serde(default = "same_app")]
     app: String,
-    /// Its destinations.
+    /// Its destinations, and at most one group.
     #[serde(default)]
     to: Vec<DestinationName>,
     /// The most bits a second that may be sent.
@@ -60,7 +61,7 @@ pub struct FarProxy {
     /// True if the release keeps its labels.
     #[serde(default = "yes")]
     labels: bool,
-    /// True if a delivery waits for those of the other proxy, and fails as they do.
+    /// True if a delivery waits for those of the other proxy and for its rollout, and fails as they do.
     #[serde(default = "yes")]
     wait: bool,
 }
@@ -145,6 +146,23 @@ impl FarProxy {
         Ok(())
     }
 
+    /// Judges how the other proxy's rollout ended.
+    fn judge_rollout(&self, rollout: &RolloutStatus) -> Result<(), Error> {
+        let reason = match &rollout.state {
+            // It knows what comes in its place.
+            RolloutState::Succeeded | RolloutState::Superseded { .. } => return Ok(()),
+            RolloutState::RolledBack { reason } => format!("it was rolled back, as {reason}"),
+            RolloutState::Failed { reason } => reason.clone(),
+            RolloutState::Aborted { by } => format!("`{by}` ended it"),
+            RolloutState::Waiting { .. }
+            | RolloutState::Running
+            | RolloutState::Held { .. }
+            | RolloutState::RollingBack { .. } => "it has not ended yet".to_owned(),
+        };
+        let (proxy, destination) = (self.place(), rollout.group.clone());
+        Err(Error::Onward { proxy, destination, reason, is_passing: !rollout.state.is_last() })
+    }
+
     /// Returns what a token lacks of the rights that deliveries need; none if nothing.
     fn lacks(&self, grant: &Grant) -> Option<String> {
         let app = if self.app.contains(PLACEHOLDER) { None } else { self.app.parse().ok() };
@@ -172,8 +190,12 @@ impl Remote {
         Visits { url, token, driver: &self.driver }
     }
 
-    /// Pushes the release.
-    fn push(&self, job: &Job<'_>, options: &PushOptions) -> Result<Receipt, Error> {
+    /// Pushes the release; where that waits, follows its rollout to the end. A try that loses it there finds it with the next push.
+    fn push(
+        &self,
+        job: &Job<'_>,
+        options: &PushOptions,
+    ) -> Result<(Receipt, Option<Box<RolloutStatus>>), Error> {
         let shown = job.shown.shown();
         let release = job.release();
         let was_begun = |state| matches!(state, ShownState::Partial { started, .. } if started >= BEGUN);
@@ -192,7 +214,12 @@ impl Remote {
             crash_points::point("release.begun");
         }
         self.visits().make(job.cancelled, job.monitor, async |session, monitor| {
-            Box::pin(push_stored(session, options, &stored, monitor)).await
+            let receipt = Box::pin(push_stored(session, options, &stored, monitor)).await?;
+            let rollout = match receipt.rollout.filter(|_| !options.no_wait) {
+                Some(id) => Some(Box::new(visit::follow(session, &options.app, id).await?)),
+                None => None,
+            };
+            Ok((receipt, rollout))
         })
     }
 }
@@ -200,11 +227,12 @@ impl Remote {
 impl Destination for Remote {
     /// Ends when the other proxy has the release and, with `wait`, when its deliveries have ended.
     fn deliver(&self, job: &Job<'_>) -> Result<Delivered, Error> {
-        let receipt = self.push(job, &self.definition.options(job)?)?;
+        let (receipt, rollout) = self.push(job, &self.definition.options(job)?)?;
         crash_points::point("release.passed");
         job.shown.note(RECORDED, 0)?;
         if self.definition.wait {
             self.definition.judge(&receipt.delivered)?;
+            rollout.as_ref().map_or(Ok(()), |rollout| self.definition.judge_rollout(rollout))?;
         }
         let bytes = job.root.totals.bytes;
         let earlier = job.shown.shown();
@@ -217,7 +245,7 @@ impl Destination for Remote {
             already: receipt.unchanged && receipt.bytes.sent == 0,
             sent_bytes: receipt.wire.up,
             requests: u64::from(receipt.round_trips),
-            answer: Some(answer(&receipt)),
+            answer: Some(answer(&receipt, rollout.as_deref())),
             kept: std::iter::once(job.release()).chain(earlier).take(KEPT_MAX).collect(),
         })
     }
@@ -285,11 +313,19 @@ fn started(job: &Job<'_>) -> u64 {
 }
 
 /// Returns what the other proxy did, for people.
-fn answer(receipt: &Receipt) -> String {
+fn answer(receipt: &Receipt, rollout: Option<&RolloutStatus>) -> String {
     let mut text = match receipt.sequence {
         Some(sequence) => format!("release {sequence} of {} there", receipt.app),
         None => format!("a release of {} there", receipt.app),
     };
+    let became = match rollout.map(|rollout| &rollout.state) {
+        Some(RolloutState::Superseded { by }) => format!("was superseded by {by}"),
+        Some(_) => "succeeded".to_owned(),
+        None => "has not ended yet".to_owned(),
+    };
+    if let Some(id) = receipt.rollout {
+        text = format!("{text}; rollout {id} there {became}");
+    }
     for DeliveryEvent { id, destination, state } in &receipt.delivered {
         let became = match state {
             DeliveryState::Delivered(report) if report.already => format!("{} had it", report.place),

@@ -12,10 +12,11 @@ use crate::agent::{self, Access, Session};
 use crate::delivery::destination::driver::Driver;
 use crate::delivery::destination::secret::SecretFrom;
 use crate::net::link;
+use ground::ids::{AppName, RolloutId};
 use ground::monitor::{Monitor, Phase};
 use ground::poison::Unpoisoned as _;
 use protocol::address::ProxyUrl;
-use protocol::wire::{Answer, Operation, ProxyInfo};
+use protocol::wire::{Answer, Operation, ProxyInfo, RolloutStatus};
 
 /// How often the delivery's monitor hears of progress.
 const TELL_EVERY: Duration = Duration::from_millis(200);
@@ -97,6 +98,28 @@ pub async fn identify(session: &Session) -> agent::Result<ProxyInfo> {
     };
     session.ask(&Operation::Identify, take).await?;
     info.ok_or(agent::Error::Ended)
+}
+
+/// Follows a rollout to its end.
+pub async fn follow(session: &Session, app: &AppName, id: RolloutId) -> agent::Result<RolloutStatus> {
+    let question = Operation::Rollouts { app: Some(app.clone()), watch: true };
+    loop {
+        let mut last = None;
+        let take = |answer| {
+            if let Answer::Rollouts(part) = answer {
+                last = part.into_iter().find(|status| status.id == id && status.state.is_last());
+            }
+            last.is_none()
+        };
+        match session.ask_while(&question, take).await {
+            // A proxy ends its answer after a day.
+            Err(agent::Error::Endless { .. }) => {}
+            ended => {
+                ended?;
+                return last.ok_or(agent::Error::Ended);
+            }
+        }
+    }
 }
 
 /// Holds progress for a monitor that is only borrowed.
