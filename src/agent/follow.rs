@@ -52,6 +52,8 @@ impl Session {
                 lost(&format!("{error}; following again once the proxy is there"));
                 Backoff::new(patience)
             });
+            // A proxy that is stopping waits until its agents have gone.
+            self.leave().await;
             self.reopen_patiently(error, backoff, |_, _| {}).await?;
         }
     }

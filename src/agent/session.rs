@@ -348,6 +348,11 @@ impl Session {
 
     /// Closes the connection.
     pub async fn finish(self) {
+        self.leave().await;
+    }
+
+    /// Closes the connection; requests fail until [`Session::reopen`].
+    pub(super) async fn leave(&self) {
         self.connection().finish().await;
     }
 }

@@ -6,6 +6,7 @@ use tokio::time::Interval;
 
 use super::current_token::{alive, checks};
 use super::granted::Granted;
+use super::stopping::{Stopping, stopping};
 use crate::net::link::Sender;
 use protocol::wire::Refusal;
 
@@ -17,6 +18,7 @@ pub(super) struct Changes<'a, T> {
     missed: bool,
     checks: Interval,
     alive: Interval,
+    stops: Stopping,
 }
 
 /// What an agent that follows a list is to hear next.
@@ -35,13 +37,14 @@ pub(super) enum Next<T> {
 impl<'a, T: Clone> Changes<'a, T> {
     /// Begins with the next change of `source`.
     pub fn new(granted: &'a Granted, source: Receiver<T>) -> Self {
-        Self { granted, source, missed: false, checks: checks(), alive: alive() }
+        let stops = granted.shared.targets.stopping();
+        Self { granted, source, missed: false, checks: checks(), alive: alive(), stops }
     }
 
     /// Waits for what the agent behind `sender` is to hear.
     ///
     /// # Errors
-    /// Its token is no longer valid.
+    /// Its token is no longer valid, or the proxy stops: it hears what it has missed from the next one.
     pub async fn next(&mut self, sender: &mut Sender) -> Result<Next<T>, Refusal> {
         if std::mem::take(&mut self.missed) {
             return Ok(Next::Missed);
@@ -55,6 +58,7 @@ impl<'a, T: Clone> Changes<'a, T> {
                 }),
                 _ = self.alive.tick() => return Ok(Next::Alive),
                 _ = self.checks.tick() => self.granted.still_holds()?,
+                () = self.stops.begun() => return Err(stopping()),
                 () = sender.unwanted() => return Ok(Next::Over),
             }
         }

@@ -10,6 +10,7 @@ mod memory_share;
 mod links;
 mod pull;
 mod follow;
+mod stopping;
 mod changes;
 mod incoming;
 mod push;

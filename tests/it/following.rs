@@ -7,10 +7,17 @@ use std::time::{Duration, Instant};
 
 use rustix::io::ioctl_fionbio;
 use rustix::process::{Signal, kill_process};
+use tokio::sync::mpsc;
+
+use ground::faults::{Fault, Faulty as _};
+use protocol::wire::{DeliveriesWanted, Operation};
+use whit::agent::Session;
+use whit::agent::push::PushOptions;
+use whit::net::link;
 
 use crate::program::{Home, Running};
 use crate::trees::write;
-use crate::world::patience;
+use crate::world::{World, patience, push_options, web, within};
 
 /// A command that runs, and its lines.
 struct Command {
@@ -43,6 +50,42 @@ impl Command {
         let (_, lines) = self.ended();
         lines.iter().filter(|line| line.contains("following again")).count()
     }
+}
+
+/// The proxy would wait ten minutes for work under way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_is_told_to_stop_does_not_wait_for_who_only_follows() {
+    let mut world = World::start_with(|options| options.drain_patience = Duration::from_secs(600));
+    within(async {
+        write(&world.path("tree"), "a", "one");
+        let options = PushOptions { destinations: vec![web()], ..push_options("app", &world.path("tree")) };
+        world.push_with(&options).await;
+        let wanted = DeliveriesWanted { watch: true, ..DeliveriesWanted::default() };
+        let questions = [
+            Operation::Rollouts { app: None, watch: true },
+            Operation::Targets { app: None, watch: true },
+            Operation::Deliveries(wanted),
+        ];
+        let (heard_in, mut heard) = mpsc::unbounded_channel();
+        let followers = questions.map(|question| {
+            let (access, heard) = (world.access().clone(), heard_in.clone());
+            tokio::spawn(async move {
+                let session = Session::open(&access, &link::Options::default()).await.expect("connected");
+                let take = |answer| {
+                    drop(heard.send(answer));
+                    true
+                };
+                session.follow(&question, Duration::ZERO, |_| {}, take).await
+            })
+        });
+        heard.recv().await.expect("the delivery is listed");
+        world.stop().await;
+        for follower in followers {
+            let error = follower.await.expect("no panic").expect_err("the proxy is gone");
+            assert_eq!(error.fault(), Fault::Retry, "{error}");
+        }
+    })
+    .await;
 }
 
 #[test]

@@ -32,10 +32,6 @@ pub fn split(
     Ok((groups.first().map(|group| (*group).clone()), destinations.into_iter().cloned().collect()))
 }
 
-pub(super) fn stopping() -> Refusal {
-    Refusal { fault: Fault::Retry, text: "the proxy stops".to_owned(), hint: None }
-}
-
 impl Granted {
     /// Checks the destinations and the group that a request names.
     pub async fn allow_places(

@@ -13,6 +13,7 @@ use std::sync::{Mutex, mpsc};
 
 use tokio::sync::broadcast;
 
+use super::stopping::stopping;
 use crate::delivery::rollout::{Book, Changed, Group, Groups, Machine, Phase, Rollout};
 use crate::ledger::{self, Change};
 use format::target::Assignment;
@@ -159,7 +160,7 @@ impl Rollouts {
     fn steer(&self, number: u64, how: RolloutSteering, by: &UserName) -> Result<(), Refusal> {
         let (answer, answered) = mpsc::sync_channel(1);
         self.order(Order::Steer { number, how, by: by.clone(), answer });
-        answered.recv().unwrap_or_else(|_| Err(asked::stopping()))
+        answered.recv().unwrap_or_else(|_| Err(stopping()))
     }
 
     /// Tells the driver to end.

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, interval, sleep_until};
 
-use super::stream::stopping;
 use crate::net::link::Sender;
 use crate::proxy::current_token::checks;
 use crate::proxy::granted::Granted;
+use crate::proxy::stopping::stopping;
 use crate::proxy::{Owner, owner};
 use ground::faults::Fault;
 use ground::shares::Share;

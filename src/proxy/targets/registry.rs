@@ -11,6 +11,7 @@ use super::entry::{Entry, Live, News};
 use super::resolved::Resolved;
 use crate::ledger::{self, Ledger};
 use crate::proxy::Owner;
+use crate::proxy::stopping::Stopping;
 use format::target::Assignment;
 use ground::faults::{Fault, faulty};
 use ground::ids::{AppName, ReleaseId, SpaceName, TargetName};
@@ -186,7 +187,7 @@ impl Targets {
 
     /// Returns what waits for the proxy's stop.
     pub fn stopping(&self) -> Stopping {
-        Stopping(self.stopping.subscribe())
+        Stopping::of(&self.stopping)
     }
 
     /// Returns whether an application's targets are in memory.
@@ -279,17 +280,6 @@ impl Targets {
 impl fmt::Debug for Targets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Targets").finish_non_exhaustive()
-    }
-}
-
-/// Waits for the proxy's stop.
-#[derive(Debug)]
-pub struct Stopping(watch::Receiver<bool>);
-
-impl Stopping {
-    /// Returns once the proxy stops. May be cancelled.
-    pub async fn begun(&mut self) {
-        drop(self.0.wait_for(|stops| *stops).await);
     }
 }
 

@@ -11,6 +11,7 @@ use crate::net::blocking;
 use crate::net::link::{Receiver, Sender};
 use crate::proxy::current_token::checks;
 use crate::proxy::granted::Granted;
+use crate::proxy::stopping::stopping;
 use crate::proxy::{end, owner};
 use ground::faults::Fault;
 use ground::ids::TargetName;
@@ -111,10 +112,6 @@ async fn watch(
 }
 
 /// Says that the proxy stops.
-pub(super) fn stopping() -> Refusal {
-    Refusal { fault: Fault::Retry, text: "the proxy is stopping".to_owned(), hint: None }
-}
-
 /// Returns the target that the token is of.
 fn target_of(granted: &Granted) -> Result<&TargetName, Refusal> {
     granted.grant.target.as_ref().ok_or_else(|| Refusal {
