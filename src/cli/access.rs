@@ -11,6 +11,7 @@ use super::embedded;
 use super::error::Error;
 use super::output::Output;
 use super::progress::waiting;
+use super::signals::interrupted;
 use crate::agent::{Access, Session};
 use crate::config;
 use crate::delivery::destination::{Destinations, Template};
@@ -78,8 +79,8 @@ impl OpenSession {
         }
     }
 
-    /// Runs `work` on the session to its end or to Ctrl-C, then closes everything in order. A second Ctrl-C ends the
-    /// program at once.
+    /// Runs `work` on the session to its end or to a signal, then closes everything in order. A second one ends the program
+    /// at once.
     pub async fn run<T>(self, work: impl AsyncFnOnce(&Session) -> Result<T, Error>) -> Result<T, Error> {
         let result = {
             let mut working = Box::pin(work(&self.session));
@@ -87,12 +88,12 @@ impl OpenSession {
             tokio::select! {
                 result = &mut working => result,
                 // What the work holds is closed once the mark is gone: nothing else runs here then.
-                _ = tokio::signal::ctrl_c() => Err(Error::Interrupted),
+                () = interrupted() => Err(Error::Interrupted),
             }
         };
         tokio::select! {
             () = self.finish() => result,
-            _ = tokio::signal::ctrl_c() => Err(Error::Interrupted),
+            () = interrupted() => Err(Error::Interrupted),
         }
     }
 }
@@ -121,7 +122,7 @@ impl AccessArgs {
     ) -> Result<OpenSession, Error> {
         tokio::select! {
             opened = self.open_place(limit, output, local) => opened,
-            _ = tokio::signal::ctrl_c() => Err(Error::Interrupted),
+            () = interrupted() => Err(Error::Interrupted),
         }
     }
 

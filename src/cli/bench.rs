@@ -9,7 +9,7 @@ use tokio::signal::unix::SignalKind;
 use super::error::Error;
 use super::output::{self, Output};
 use super::progress::waiting;
-use super::serve::listen_for;
+use super::signals::listen_for;
 use crate::net::blocking;
 use ground::faults::Fault;
 use whit_bench::{Baseline, Link, Options, Report, Share, Stop};

@@ -10,6 +10,7 @@ use super::error::Error;
 use super::output::{self, Output};
 use super::progress::monitor;
 use super::receipt::receipt_text;
+use super::signals::interrupted;
 use super::workers::threads;
 use crate::agent::push::{PushOptions, push};
 use crate::agent::{Access, Effort, Receipt, Session};
@@ -97,7 +98,7 @@ async fn push_both(
     };
     let result = tokio::select! {
         result = pushes => result,
-        _ = tokio::signal::ctrl_c() => Err(Error::Interrupted),
+        () = interrupted() => Err(Error::Interrupted),
     };
     proxy.stop().await;
     result

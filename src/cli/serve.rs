@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 
 use super::access::variable;
 use super::error::Error;
@@ -15,12 +15,12 @@ use super::log::Log;
 use super::output::Output;
 use super::progress::waiting;
 use super::service::Service;
+use super::signals::listen_for;
 use super::token;
 use crate::config;
 use crate::config::Config;
 use crate::net::link;
 use crate::proxy::{self, Options, Proxy};
-use ground::faults::Fault;
 use ground::ids::UserName;
 use ground::threads;
 
@@ -165,15 +165,6 @@ fn report_config(
         lines.extend(places.iter().map(|(name, path)| format!("  destination  {name}: {path}")));
         lines.extend(actions.iter().map(|(name, action)| format!("  action       {name}: {action}")));
         lines.join("\n")
-    })
-}
-
-/// Receives a signal from now on, instead of the system's default action.
-pub fn listen_for(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Error> {
-    signal(kind).map_err(|source| Error::Message {
-        fault: Fault::of_io(&source),
-        text: format!("could not listen for signals: {source}"),
-        hint: None,
     })
 }
 

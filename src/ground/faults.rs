@@ -46,7 +46,7 @@ impl Fault {
         Self::Interrupted,
     ];
 
-    /// Returns the process exit code: 2 for input (as for wrong usage), 130 for Ctrl-C, else 1 and 3 to 8.
+    /// Returns the process exit code: 2 for input (as for wrong usage), 130 for SIGINT and SIGTERM, else 1 and 3 to 8.
     pub fn exit_code(self) -> u8 {
         match self {
             Self::Bug => 1,

@@ -38,7 +38,8 @@ fn an_interrupted_command_says_what_goes_on_and_a_watch_begins_with_no_more_than
             break listed[0]["id"].as_str().expect("an id").to_owned();
         }
     };
-    kill_process(Pid::from_child(&deliver), Signal::INT).expect("it runs");
+    // As CI systems do; `program` has Ctrl-C.
+    kill_process(Pid::from_child(&deliver), Signal::TERM).expect("it runs");
     let interrupted = finish(deliver).failed(130, "interrupted");
     let hint = format!("the proxy goes on with delivery {slow}: `whit deliveries cancel {slow}` ends it");
     assert!(interrupted.err.contains(&hint), "{interrupted:?}");
