@@ -19,7 +19,6 @@ mod token_renewal;
 
 pub use crate::net::link_estimate::{LinkEstimate, Origin};
 pub use delivery_progress::DeliveryProgress;
-pub use lazy_store::LazyStore;
 pub use pace::{Choice, Effort, Method, Prediction};
 pub use push::Receipt;
 pub use session::{Access, Session};

@@ -6,25 +6,24 @@ use std::sync::Arc;
 use super::error::Error;
 use super::output::Output;
 use super::progress::{monitor, watched};
-use crate::agent::pull::{DirectoryChunks, FetchOptions, Fetched, LocalChunks, fetch};
-use crate::agent::{LazyStore, Session};
+use crate::agent::Session;
+use crate::agent::pull::{DirectoryChunks, FetchOptions, Fetched, FetchedChunks, LocalChunks, fetch};
 use crate::net::blocking;
-use crate::store;
 use format::manifest::Root;
 use ground::faults::{Fault, io_hint};
 use ground::ids::Selector;
 
-/// A release whose chunks are in a store of its own. Dropped, both are gone.
+/// A release with its chunks. Dropped, both are gone.
 pub struct PassingRelease {
     /// Its record, its root and what was fetched.
     pub fetched: Fetched,
-    // Closed before its folder goes: a store that closes writes its last pack.
-    store: Arc<LazyStore>,
+    // Closed before its folder goes.
+    store: Arc<FetchedChunks>,
     _folder: tempfile::TempDir,
 }
 
 impl PassingRelease {
-    /// Fetches a whole release into a store in a temporary folder inside `folder`.
+    /// Fetches a whole release. What memory does not hold of it is in a temporary folder inside `folder`.
     ///
     /// # Errors
     /// The folder cannot be made; as [`fetch`].
@@ -35,7 +34,7 @@ impl PassingRelease {
         output: &Output,
     ) -> Result<Self, Error> {
         let aside = tempfile::tempdir_in(folder).map_err(|source| cannot_write(folder, &source))?;
-        let store = Arc::new(LazyStore::new(aside.path().join("store"), store::Options::PASSING));
+        let store = Arc::new(FetchedChunks::passing(aside.path().join("store")));
         let monitor = monitor(output, "fetching");
         let present = Arc::new(DirectoryChunks::default().into());
         let fetching = fetch(session, release, &present, &store, FetchOptions::default(), &monitor);

@@ -1,11 +1,11 @@
 //! Reads chunks out of packs, and caches the frames it decoded last.
 
-use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::ops::{Deref, Range};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use super::Store;
+use super::decoded::DecodedFrames;
 use super::packs::Pack;
 use super::place::Place;
 use crate::restore::{ChunkReader, ChunkSource, Rebuilt, SharedSource, SourceError};
@@ -15,8 +15,6 @@ use format::recipe::ChunkRef;
 use ground::faults::Faulty;
 use ground::ids::ChunkId;
 
-/// Decoded frames cached by one reader: some 2 MiB; the next chunk is mostly in the same frame as the last.
-const FRAMES_KEPT: usize = 8;
 /// Copies of one chunk that are tried: the recent one, and that of the index.
 const COPIES_TRIED: usize = 2;
 
@@ -25,23 +23,13 @@ const COPIES_TRIED: usize = 2;
 pub struct StoreReader<S> {
     store: S,
     zstd: Decompressor,
-    frames: VecDeque<Decoded>,
-    /// The frame of each chunk, counted since the start, and the chunk's range in it.
-    chunks: HashMap<ChunkId, (u64, Range<usize>)>,
-    /// The number of frames dropped from the front.
-    dropped: u64,
-}
-
-#[derive(Debug)]
-struct Decoded {
-    plain: Vec<u8>,
-    ids: Vec<ChunkId>,
+    decoded: DecodedFrames,
 }
 
 impl<S: Deref<Target = Store>> StoreReader<S> {
     /// Starts with nothing decoded.
     pub fn new(store: S) -> Self {
-        Self { store, zstd: Decompressor::new(), frames: VecDeque::new(), chunks: HashMap::new(), dropped: 0 }
+        Self { store, zstd: Decompressor::new(), decoded: DecodedFrames::default() }
     }
 
     fn place(&self, id: &ChunkId) -> Result<(Place, Arc<Pack>), SourceError> {
@@ -56,11 +44,6 @@ impl<S: Deref<Target = Store>> StoreReader<S> {
             store.mark_damaged(*id, place, &pack);
             SourceError::Damaged { id: *id, location: pack.location().display().to_string() }
         };
-        if self.frames.len() == FRAMES_KEPT {
-            self.drop_oldest();
-        }
-        let number = self.dropped + self.frames.len() as u64;
-        let mut ids = Vec::new();
         let mut plain = Vec::new();
         let frame_bytes = {
             let bytes = match pack.frame(offset) {
@@ -74,36 +57,17 @@ impl<S: Deref<Target = Store>> StoreReader<S> {
             let decoded =
                 self.zstd.decompress(frame.codec(), frame.payload(), frame.plain_bytes(), &mut plain);
             decoded.map_err(|_| damaged(&self.store))?;
-            let mut offset = 0;
-            for chunk in frame.chunks() {
-                let end = offset + chunk.bytes as usize;
-                ids.push(chunk.id);
-                self.chunks.insert(chunk.id, (number, offset..end));
-                offset = end;
-            }
+            self.decoded.push(plain, frame.chunks());
             frame.bytes().len()
         };
         pack.release(offset, frame_bytes);
-        self.frames.push_back(Decoded { plain, ids });
         Ok((place, pack))
-    }
-
-    fn drop_oldest(&mut self) {
-        if let Some(frame) = self.frames.pop_front() {
-            for id in frame.ids {
-                // The same chunk may be in a later frame as well.
-                if self.chunks.get(&id).is_some_and(|(number, _)| *number == self.dropped) {
-                    self.chunks.remove(&id);
-                }
-            }
-            self.dropped += 1;
-        }
     }
 }
 
 impl<S: Deref<Target = Store>> ChunkReader for StoreReader<S> {
     fn read(&mut self, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<(), SourceError> {
-        if self.copy(chunk, out) {
+        if self.decoded.copy(chunk, out) {
             return Ok(());
         }
         let is_known = self.store.find(&chunk.id).ok().flatten();
@@ -117,7 +81,7 @@ impl<S: Deref<Target = Store>> ChunkReader for StoreReader<S> {
         let mut first = None;
         for _ in 0..COPIES_TRIED {
             match self.decode(&chunk.id) {
-                Ok(_) if self.copy(chunk, out) => return Ok(()),
+                Ok(_) if self.decoded.copy(chunk, out) => return Ok(()),
                 Ok((place, pack)) => {
                     self.store.mark_damaged(chunk.id, place, &pack);
                     let location = pack.location().display().to_string();
@@ -142,21 +106,6 @@ fn is_damage(error: &io::Error) -> bool {
 /// Turns a failed lookup into an error of the source.
 pub fn unanswered(error: &super::Error) -> SourceError {
     SourceError::Index { fault: error.fault(), text: error.to_string() }
-}
-
-impl<S> StoreReader<S> {
-    /// Appends the chunk if a decoded frame has it and it is what its name says.
-    fn copy(&self, chunk: &ChunkRef, out: &mut Vec<u8>) -> bool {
-        let Some((number, range)) = self.chunks.get(&chunk.id) else { return false };
-        let slot = usize::try_from(number - self.dropped).unwrap_or(usize::MAX);
-        let bytes = self.frames.get(slot).and_then(|frame| frame.plain.get(range.clone()));
-        let Some(bytes) = bytes.filter(|bytes| bytes.len() == chunk.bytes as usize) else { return false };
-        if ChunkId::of(bytes) != chunk.id {
-            return false;
-        }
-        out.extend_from_slice(bytes);
-        true
-    }
 }
 
 /// A store whose readers may outlive the borrow.

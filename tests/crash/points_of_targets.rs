@@ -34,8 +34,11 @@ pub fn pull_dies_and_goes_on(world: &mut World, crash: &str) -> bool {
     assert!(again.is_good(), "{again:?}");
     assert!(is(3, &target));
     assert!(inodes().intersection(&old).next().is_some(), "it linked no file");
-    let left: Vec<_> = fs::read_dir(world.path(".target.whit")).expect("a folder").collect();
-    assert_eq!(left.len(), 2, "more than a mark and a lock is left: {left:?}");
+    let left = fs::read_dir(world.path(".target.whit")).expect("a folder").flatten();
+    let (bases, left): (Vec<_>, Vec<_>) =
+        left.map(|entry| entry.path()).partition(|path| path.extension().is_some_and(|end| end == "base"));
+    assert_eq!(left.len(), 2, "more than a mark, its base and a lock is left: {left:?}");
+    assert!(bases.len() < 2, "{bases:?}");
     true
 }
 
@@ -84,9 +87,9 @@ pub fn back_dies_and_goes_on(world: &mut World, crash: &str, layout: &str) -> bo
         "plain" => {
             let files = trees::walk_files(&world.path(".target.whit/edited"));
             assert!(files.iter().any(|file| file.ends_with("uploaded")), "it is gone: {files:?}");
-            left(&world.path(".target.whit"), &["lock", "pulled", "previous", "edited"])
+            left(&world.path(".target.whit"), &["lock", "pulled", ".base", "previous", "edited"])
         }
-        _ => left(&target.join(".whit"), &["lock", "layout", ".pulled"]),
+        _ => left(&target.join(".whit"), &["lock", "layout", ".pulled", ".base"]),
     };
     assert_eq!(left, Vec::<String>::new());
     dies || dies_going_back

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::exchange::try_exchange;
+use super::fetched_chunks::FetchedChunks;
 use super::local_chunks::{DirectoryChunks, LocalChunks, LocalReader};
-use crate::agent::lazy_store::LazyStore;
 use crate::agent::pace::{Method, Pace};
 use crate::agent::{Error, Result, check_meant};
 use crate::restore::{self, ChunkReader as _, SourceError, check_fits};
@@ -42,7 +42,7 @@ pub struct FetchOptions {
 pub(super) struct PullView<'a> {
     asked: &'a Selector,
     present: &'a DirectoryChunks,
-    store: &'a LazyStore,
+    fetched: &'a FetchedChunks,
     reader: LocalReader<'a>,
     options: FetchOptions,
     /// True if the directory holds the release that is pulled.
@@ -56,11 +56,11 @@ impl<'a> PullView<'a> {
     pub fn new(
         asked: &'a Selector,
         present: &'a DirectoryChunks,
-        store: &'a LazyStore,
+        fetched: &'a FetchedChunks,
         options: FetchOptions,
     ) -> Self {
-        let reader = LocalReader::of(&LocalChunks { present, fetched: store });
-        Self { asked, present, store, reader, options, is_held: false, failed: None }
+        let reader = LocalReader::of(&LocalChunks { present, fetched });
+        Self { asked, present, fetched, reader, options, is_held: false, failed: None }
     }
 
     /// Returns whether the directory holds the announced release: there is nothing to fetch.
@@ -91,10 +91,12 @@ impl<'a> PullView<'a> {
             Reference::Short(short) => self.present.find_short(*short),
             Reference::Full(chunk) => self.present.has(&chunk.id).then_some(*chunk),
         };
-        let (None, Some(store)) = (present, self.store.if_there()) else { return Ok(present) };
+        if present.is_some() {
+            return Ok(present);
+        }
         Ok(match reference {
-            Reference::Short(short) => store.find_short(*short)?,
-            Reference::Full(chunk) => store.holds(chunk)?.then_some(*chunk),
+            Reference::Short(short) => self.fetched.find_short(*short)?,
+            Reference::Full(chunk) => self.fetched.holds(chunk)?.then_some(*chunk),
         })
     }
 }
@@ -117,7 +119,7 @@ impl StorageView for PullView<'_> {
     }
 
     fn keep(&mut self, frame: Frame) -> Result<(), Refusal> {
-        let kept = self.store.get().and_then(|store| store.append(&frame)).map(drop).map_err(Error::from);
+        let kept = self.fetched.append(frame).map_err(Error::from);
         self.noted(kept)
     }
 }
@@ -140,7 +142,7 @@ impl DirectoryView for PullView<'_> {
     fn resolve(&mut self, names: &[SegmentName]) -> Result<Vec<Option<NodeRef>>, Refusal> {
         let find = |name: &SegmentName| match self.present.segment(*name) {
             Some((node, _)) => Ok(Some(*node)),
-            None => Ok(self.store.if_there().map_or(Ok(None), |store| store.find_name(*name))?),
+            None => Ok(self.fetched.find_name(*name)?),
         };
         let found = names.iter().map(find).collect();
         self.noted(found)
@@ -150,8 +152,7 @@ impl DirectoryView for PullView<'_> {
         if self.present.segment(segment.name()).is_none() {
             return Ok(false);
         }
-        let Some(store) = self.store.if_there() else { return Ok(true) };
-        let found = store.find(&segment.id).map(|found| found.is_none()).map_err(Error::from);
+        let found = self.fetched.holds(&(*segment).into()).map(|holds| !holds).map_err(Error::from);
         self.noted(found)
     }
 
@@ -169,7 +170,7 @@ mod tests {
     #[test]
     fn a_release_that_is_there_needs_no_room() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let store = LazyStore::new(folder.path().join("store"), crate::store::Options::PASSING);
+        let store = FetchedChunks::new(folder.path().join("store"));
         let totals = Totals { bytes: u64::MAX / 4, files: 1, ..Totals::default() };
         let root = Root::above(Profile::DEFAULT, Shape::Tree, totals, Vec::new(), |_| {}).expect("small");
         let record = Record {

@@ -7,7 +7,6 @@ use rustix::io::Errno;
 
 use super::comparison::folder_id;
 use super::mark::{Beginning, Mark};
-use super::mark_writer;
 use super::place::PlaceError;
 use super::staging::{SetAside, Staging, is_there};
 use crate::agent::Result;
@@ -228,11 +227,11 @@ impl Staging {
 
     /// Makes the new tree's mark the directory's. The old tree is gone, and with it names of files that the new one has as well.
     fn take_next_mark(&self) -> Result<()> {
-        let next = self.next_mark()?.filter(|next| next.beginning.relinked_until.is_some());
-        if let Some(next) = next {
-            let change = |now| Beginning { relinked_until: Some(now), ..next.beginning };
-            mark_writer::rewrite(&self.next_mark_path(), &next, next.read, change)?;
+        // Its time of change, by which files are known that lost those names, is that of its new name.
+        if let Some(next) = self.next_mark()? {
+            next.note_read(next.read);
         }
-        Ok(files::rename(&self.next_mark_path(), &self.mark_path())?)
+        files::rename(&self.next_mark_path(), &self.mark_path())?;
+        self.remove_unused_bases()
     }
 }

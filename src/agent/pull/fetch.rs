@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::directory_view::{FetchOptions, PullView};
+use super::fetched_chunks::FetchedChunks;
 use super::local_chunks::{DirectoryChunks, Present};
-use crate::agent::lazy_store::LazyStore;
 use crate::agent::pace::{Method, Pace};
 use crate::agent::{Error, Result, Session};
 use crate::net::blocking;
@@ -55,7 +55,7 @@ pub async fn fetch(
     session: &Session,
     selector: &Selector,
     present: &Arc<Present>,
-    store: &Arc<LazyStore>,
+    store: &Arc<FetchedChunks>,
     options: FetchOptions,
     monitor: &Arc<dyn Monitor>,
 ) -> Result<Fetched> {
@@ -81,7 +81,7 @@ pub async fn fetch(
 struct Fetch {
     selector: Selector,
     present: Arc<Present>,
-    store: Arc<LazyStore>,
+    store: Arc<FetchedChunks>,
     options: FetchOptions,
     monitor: Arc<dyn Monitor>,
 }

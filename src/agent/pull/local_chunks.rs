@@ -9,11 +9,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+use super::fetched_chunks::{FetchedChunks, FetchedReader};
 use super::mark::Placed;
-use crate::agent::lazy_store::LazyStore;
 use crate::agent::scan::{self, Holder, Scan};
 use crate::restore::{ChunkReader, ChunkSource, SourceError};
-use crate::store::{Store, StoreReader};
 use format::manifest::{Item, NodeRef, Root, SegmentIndex, SegmentName, decode_segment};
 use format::recipe::ChunkRef;
 use ground::ids::{ChunkId, ReleaseId, ShortId};
@@ -206,7 +205,7 @@ pub struct LocalChunks<'a> {
     /// The directory's content.
     pub present: &'a DirectoryChunks,
     /// Fetched chunks.
-    pub fetched: &'a LazyStore,
+    pub fetched: &'a FetchedChunks,
 }
 
 impl ChunkSource for LocalChunks<'_> {
@@ -218,9 +217,7 @@ impl ChunkSource for LocalChunks<'_> {
 /// Reads chunks of the directory, and those fetched.
 pub(super) struct LocalReader<'a> {
     present: &'a DirectoryChunks,
-    store: &'a LazyStore,
-    /// Reads the store, once there is one.
-    fetched: Option<StoreReader<Arc<Store>>>,
+    fetched: FetchedReader<'a>,
     open: Option<(u32, File)>,
 }
 
@@ -235,17 +232,14 @@ impl ChunkReader for LocalReader<'_> {
             return Ok(());
         }
         out.truncate(begin);
-        if self.fetched.is_none() {
-            self.fetched = self.store.if_there().map(|store| StoreReader::new(Arc::clone(store)));
-        }
-        self.fetched.as_mut().ok_or(SourceError::Unknown(chunk.id))?.read(chunk, out)
+        self.fetched.read(chunk, out)
     }
 }
 
 impl<'a> LocalReader<'a> {
     /// Begins to read.
     pub fn of(chunks: &LocalChunks<'a>) -> Self {
-        Self { present: chunks.present, store: chunks.fetched, fetched: None, open: None }
+        Self { present: chunks.present, fetched: chunks.fetched.reader(), open: None }
     }
 
     /// Appends the chunk if the directory's file still holds it.

@@ -1,20 +1,23 @@
 //! The mark: a file beside a pulled directory that lists what the pull put there (FORMAT 9).
 //!
 //! It identifies the directory itself (by inode and time of birth), and lists the release's entries with the stat of each
-//! when it was written. From it the next pull knows which entries are not whit's. A damaged mark counts as none.
+//! when it was written. From it the next pull knows which entries are not whit's. A damaged mark counts as none. Where a release differs
+//! little from an earlier one, its mark holds the difference from a base.
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
-use std::os::unix::fs::MetadataExt;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{Statx, StatxFlags};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+use super::mark_base::{Based, MarkBase, Rebuilding, VERSION_BASED};
+use super::mark_parts::{Check, PartReader};
 use crate::agent::Result;
 use crate::agent::memory::{STAT_BYTES, Stat};
 use disk::files::{self, OnPath};
@@ -22,17 +25,17 @@ use format::manifest::{Item, Root, decode_segment};
 use format::recipe::ChunkRef;
 use ground::ids::{ChunkId, ReleaseId};
 
-pub(super) const MAGIC: &[u8; 8] = b"whitpull";
-pub(super) const VERSION: u32 = 3;
-/// The versions without a root's bytes.
-const VERSIONS_ROOTLESS: [u32; 2] = [1, 2];
-/// A segment and its stats, or the beginning: both are far below.
-const PART_BYTES_MAX: usize = 1024 * 1024;
-const CHECK_BYTES: usize = 32;
+pub(super) const VERSION: u32 = VERSION_BASED;
+/// The first version with a root's bytes.
+const VERSION_ROOTED: u32 = 3;
 /// 2 s in nanoseconds: the coarsest times that a file system in use keeps (FAT).
 const SETTLED_COARSE: i64 = 2_000_000_000;
 /// 20 ms: where times are finer than a millisecond, two ticks of the slowest kernel clock, which has 100 each second.
 const SETTLED_FINE: i64 = 20_000_000;
+/// What a file system writes at least of a file.
+const BLOCK_BYTES: u64 = 4096;
+/// 10 minutes in nanoseconds: a pull may take as long to remove a large directory that it has replaced.
+const NAMED_WITHIN: i64 = 600_000_000_000;
 /// A week in nanoseconds: how often a proxy reads everything, too.
 const BELIEVED_FOR: i64 = 7 * 24 * 3600 * 1_000_000_000;
 
@@ -106,6 +109,10 @@ pub(super) struct Beginning {
     /// had read those of which only the time of change differed.
     #[serde(default)]
     pub relinked_until: Option<i64>,
+    /// True if whit removed earlier names of files until the mark got its own name: up to then, by the mark's time of change, a change
+    /// of a file counts as such a removal.
+    #[serde(default)]
+    pub relinks_until_named: bool,
 }
 
 /// The state of a directory's mark.
@@ -128,36 +135,99 @@ pub(super) struct Placed {
     pub root: Option<Root>,
     /// When the directory was last written, or read and found as it says, in nanoseconds since 1970.
     pub read: i64,
+    /// When the mark got its name or was last noted to be read, by its time of change.
+    named: i64,
+    /// The mark's hash.
+    pub check: Check,
+    /// The bytes of its file.
+    pub bytes: u64,
+    /// The base that it differs from, and the bytes of the marks before it that do.
+    pub base: Option<(Arc<MarkBase>, u64)>,
     path: PathBuf,
 }
 
 impl Mark {
-    /// Reads and checks the mark at `path`. Reads all of it once.
+    /// Reads and checks the mark at `path`, whose base is in the folder `bases`. Reads all of both once.
     ///
     /// # Errors
     /// It is there and cannot be read.
-    pub fn open(path: &Path) -> Result<Self> {
-        let file = match File::open(path) {
+    pub fn open(path: &Path, bases: &Path) -> Result<Self> {
+        let mut file = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::None),
             file => file.on("open", path)?,
         };
         let metadata = file.metadata().on("examine", path)?;
-        let nanosecond = u32::try_from(metadata.mtime_nsec()).unwrap_or_default();
-        let (length, read) = (metadata.len(), nanoseconds(metadata.mtime(), nanosecond));
-        if length == 64 {
+        if metadata.len() == 64 {
             let text = files::read_bounded(path, 64)?;
             let release = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
             return Ok(release.map_or(Self::None, Self::Earlier));
         }
-        let mut parts = MarkReader { file: BufReader::with_capacity(256 * 1024, file) };
-        match parts.check(length).and_then(|()| parts.beginning()) {
-            Ok(Some((beginning, root))) => {
-                Ok(Self::Whole(Placed { beginning, root, read, path: path.to_owned() }.into()))
+        let Some(check) = PartReader::check(&mut file, metadata.len()).on("read", path)? else {
+            return Ok(Self::None);
+        };
+        let base = |check: &Check| Ok(MarkBase::open(bases, check)?.map(Arc::new));
+        let Some(begun) = Begun::read(file, base).on("read", path)? else { return Ok(Self::None) };
+        let Begun { beginning, root, base, .. } = begun;
+        let stat = Stat::of(&metadata);
+        Ok(Self::Whole(Box::new(Placed {
+            beginning,
+            root,
+            read: stat.modified,
+            named: stat.changed,
+            check,
+            bytes: metadata.len(),
+            base,
+            path: path.to_owned(),
+        })))
+    }
+}
+
+/// A mark that is read up to its first segment.
+#[derive(Debug)]
+struct Begun {
+    beginning: Beginning,
+    root: Option<Root>,
+    base: Option<(Arc<MarkBase>, u64)>,
+    rebuilding: Rebuilding,
+    parts: PartReader,
+}
+
+impl Begun {
+    /// Begins to read a mark, whose base `base` opens; none where this is no mark, or its base is not there.
+    fn read(
+        file: File,
+        open_base: impl FnOnce(&Check) -> io::Result<Option<Arc<MarkBase>>>,
+    ) -> io::Result<Option<Self>> {
+        let Some(mut parts) = PartReader::open(file)? else { return Ok(None) };
+        let version = parts.version();
+        let beginning = parts.next()?.and_then(|part| rmp_serde::from_slice(&part).ok());
+        let Some(beginning) = beginning.filter(|_| (1..=VERSION).contains(&version)) else { return Ok(None) };
+        let mut begun = Self { beginning, root: None, base: None, rebuilding: Rebuilding::default(), parts };
+        if version >= VERSION_BASED {
+            let based = begun.parts.next()?.and_then(|part| rmp_serde::from_slice::<Based>(&part).ok());
+            let Some(based) = based else { return Ok(None) };
+            if let Some((check, written)) = based {
+                let Ok(check) = check.as_slice().try_into() else { return Ok(None) };
+                let Some(base) = open_base(check)? else { return Ok(None) };
+                begun.base = Some((base, written));
             }
-            Ok(None) => Ok(Self::None),
-            Err(error) => Err(error).on("read", path)?,
+        }
+        if version >= VERSION_ROOTED {
+            begun.root = begun.next_part()?.and_then(|part| Root::decode(&part).ok());
+        }
+        Ok(Some(begun).filter(|begun| begun.root.is_some() == (version >= VERSION_ROOTED)))
+    }
+
+    fn next_part(&mut self) -> io::Result<Option<Vec<u8>>> {
+        match &self.base {
+            Some((base, _)) => self.rebuilding.next(base, &mut self.parts),
+            None => self.parts.next(),
         }
     }
+}
+
+fn invalid() -> io::Error {
+    io::ErrorKind::InvalidData.into()
 }
 
 impl Placed {
@@ -187,7 +257,10 @@ impl Placed {
     /// Returns whether an entry looks as it did when `put` was taken, its device aside: devices get other numbers when a machine
     /// starts. Its names may have changed until it was read, or whit had removed the earlier ones of the files that it linked.
     pub fn is_same(&self, put: &Stat, found: &Stat) -> bool {
-        let until = self.beginning.relinked_until.map_or(self.read, |until| until.max(self.read));
+        let Beginning { began, relinked_until, relinks_until_named, .. } = self.beginning;
+        let was_soon = (0..NAMED_WITHIN).contains(&self.named.saturating_sub(began));
+        let named = (relinks_until_named && was_soon).then_some(self.named);
+        let until = [relinked_until, named].into_iter().flatten().fold(self.read, i64::max);
         let changed =
             if (put.changed..=until).contains(&found.changed) { put.changed } else { found.changed };
         Stat { device: 0, ..*put } == Stat { device: 0, changed, ..*found }
@@ -210,22 +283,50 @@ impl Placed {
         Ok(Entries { parts: self.parts()?, items: VecDeque::new() })
     }
 
+    /// Returns the parts of the mark after its beginning, as they are in its file, and whether the first of them names a base or none.
+    ///
+    /// # Errors
+    /// The mark cannot be read any more.
+    pub fn records(&self) -> Result<(PartReader, bool)> {
+        let file = File::open(&self.path).on("open", &self.path)?;
+        let parts = PartReader::open(file).and_then(|parts| parts.ok_or_else(invalid));
+        let mut parts = parts.on("read", &self.path)?;
+        parts.pass().on("read", &self.path)?;
+        let names_base = parts.version() >= VERSION_BASED;
+        Ok((parts, names_base))
+    }
+
+    /// Returns the base that a mark in the folder `bases` may differ from, and the bytes of those that do; makes one of this mark where it is
+    /// whole. None once they have become as large as the base, or where no base can be made.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn base_of_next(&self, bases: &Path) -> Result<Option<(Arc<MarkBase>, u64)>> {
+        let Some((base, written)) = &self.base else {
+            let is_rooted = self.root.is_some();
+            let base = is_rooted.then(|| MarkBase::make(bases, &self.path, &self.check)).transpose()?;
+            return Ok(base.flatten().map(|base| (Arc::new(base), 0)));
+        };
+        let written = written.saturating_add(self.bytes.next_multiple_of(BLOCK_BYTES));
+        Ok((written < base.bytes).then(|| (Arc::clone(base), written)))
+    }
+
     /// Returns the segments of the release's manifest in order, each with the stats of its entries.
     ///
     /// # Errors
     /// The mark cannot be read any more.
     pub fn parts(&self) -> Result<Parts> {
+        let base = self.base.as_ref().map(|(base, _)| Arc::clone(base));
         let file = File::open(&self.path).on("open", &self.path)?;
-        let mut reader = MarkReader { file: BufReader::with_capacity(256 * 1024, file) };
-        reader.beginning().on("read", &self.path)?;
-        Ok(Parts { reader, path: self.path.clone(), is_over: false })
+        let begun = Begun::read(file, |_| Ok(base)).and_then(|begun| begun.ok_or_else(invalid));
+        Ok(Parts { begun: begun.on("read", &self.path)?, path: self.path.clone(), is_over: false })
     }
 }
 
 /// The segments of a mark in order, each with the stats of its entries.
 #[derive(Debug)]
 pub(super) struct Parts {
-    reader: MarkReader,
+    begun: Begun,
     path: PathBuf,
     /// True if all were read.
     is_over: bool,
@@ -233,9 +334,8 @@ pub(super) struct Parts {
 
 impl Parts {
     fn read(&mut self) -> io::Result<Option<(Vec<u8>, Vec<u8>)>> {
-        let Some(part) = self.reader.next()? else { return Ok(None) };
-        let (segment, stats): (ByteBuf, ByteBuf) =
-            rmp_serde::from_slice(&part).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+        let Some(part) = self.begun.next_part()? else { return Ok(None) };
+        let (segment, stats): (ByteBuf, ByteBuf) = rmp_serde::from_slice(&part).map_err(|_| invalid())?;
         Ok(Some((segment.into_vec(), stats.into_vec())))
     }
 }
@@ -316,60 +416,4 @@ pub(super) fn order(one: &[u8], other: &[u8]) -> Ordering {
 pub(super) fn set_read(mark: &File, when: i64) -> io::Result<()> {
     let since = Duration::from_nanos(u64::try_from(when).unwrap_or_default());
     mark.set_modified(SystemTime::UNIX_EPOCH + since)
-}
-
-/// Reads the parts of a mark.
-#[derive(Debug)]
-struct MarkReader {
-    file: BufReader<File>,
-}
-
-impl MarkReader {
-    /// Checks the mark's hash and goes back to the beginning. An error of the kind `InvalidData` means a damaged mark, any
-    /// other the disk's.
-    fn check(&mut self, length: u64) -> io::Result<()> {
-        let Some(before) = length.checked_sub(CHECK_BYTES as u64) else { return Ok(()) };
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_reader((&mut self.file).take(before))?;
-        let mut check = [0; CHECK_BYTES];
-        self.file.read_exact(&mut check)?;
-        // A malformed beginning says itself what is wrong.
-        let from = if hasher.finalize() == check { 0 } else { length };
-        self.file.seek(SeekFrom::Start(from))?;
-        Ok(())
-    }
-
-    /// Reads the beginning and the root; none where this is no mark.
-    fn beginning(&mut self) -> io::Result<Option<(Beginning, Option<Root>)>> {
-        let mut bytes = [0; 12];
-        match self.file.read_exact(&mut bytes) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            result => result?,
-        }
-        let version = u32::from_le_bytes(*bytes.last_chunk().expect("there are twelve"));
-        let is_rootless = VERSIONS_ROOTLESS.contains(&version);
-        if bytes[..8] != *MAGIC || !(version == VERSION || is_rootless) {
-            return Ok(None);
-        }
-        let beginning = self.next()?.and_then(|part| rmp_serde::from_slice(&part).ok());
-        let Some(beginning) = beginning else { return Ok(None) };
-        if is_rootless {
-            return Ok(Some((beginning, None)));
-        }
-        let root = self.next()?.and_then(|part| Root::decode(&part).ok());
-        Ok(root.map(|root| (beginning, Some(root))))
-    }
-
-    /// Reads the next part; none at the end.
-    fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
-        let mut length = [0; 4];
-        self.file.read_exact(&mut length)?;
-        let length = u32::from_le_bytes(length) as usize;
-        if length > PART_BYTES_MAX {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        let mut part = vec![0; length];
-        self.file.read_exact(&mut part)?;
-        Ok((length > 0).then_some(part))
-    }
 }

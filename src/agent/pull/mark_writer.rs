@@ -2,21 +2,28 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD};
-use serde_bytes::Bytes;
+use rustix::fs::{AtFlags, CWD, Statx};
+use serde::Serialize;
+use serde_bytes::{ByteBuf, Bytes};
 
-use super::mark::{Beginning, MAGIC, Placed, VERSION, set_read, stat_of};
-use crate::agent::Result;
+use super::mark::{Beginning, Placed, VERSION, set_read, stat_of};
+use super::mark_base::{Based, Differing, MarkBase};
+use super::mark_parts::PartWriter;
 use crate::agent::memory::Stat;
+use crate::agent::{Error, Result};
 use crate::restore::{Linked, Mapping};
 use disk::crash_points;
 use disk::files::{self, OnPath};
-use format::manifest::{EntryPath, Root, decode_segment};
+use format::manifest::{EntryPath, Item, Root, decode_segment};
+
+/// The bits of a folder's mode with which its owner may look into it.
+const OPEN_TO_OWNER: u16 = 0o500;
 
 /// A tree whose mark is written.
 #[derive(Debug, Clone, Copy)]
@@ -29,7 +36,8 @@ pub(super) struct Written<'a> {
     pub linked: &'a [Linked],
 }
 
-/// Writes the mark of a tree, which holds the release of this root and these segments, durably, as `path`.
+/// Writes the mark of a tree, which holds the release of this root and these segments, durably, as `path`: as the difference from a base
+/// in the same folder, where the directory's mark has or is one.
 ///
 /// # Errors
 /// The disk, or a manifest that cannot be read any more.
@@ -40,10 +48,15 @@ pub(super) fn write(
     Written { tree, was, linked }: Written<'_>,
     segments: impl IntoIterator<Item = Result<Vec<u8>>>,
 ) -> Result<()> {
-    publish(path, |writer, aside| {
+    let bases = path.parent().unwrap_or(Path::new(""));
+    let base = was.map(|was| was.base_of_next(bases)).transpose()?.flatten();
+    publish(path, |parts, (now, aside)| {
         // The clock of the file system, whose times are compared with this one.
-        let began = beginning.began.min(time_of(writer.file.get_ref()).on("examine", aside)?);
-        writer.begin(&Beginning { began, ..*beginning }, root).on("write", aside)?;
+        let began = beginning.began.min(now);
+        let base = base.as_ref().map(|(base, written)| (Arc::as_ref(base), *written));
+        let mut writer =
+            MarkWriter::begin(parts, &Beginning { began, ..*beginning }, base).on("write", aside)?;
+        writer.part(&root.encode()).on("write", aside)?;
         let mapping = Mapping { linked, ..Mapping::default() };
         let mut were = was.map(Placed::entries).transpose()?;
         let folder = files::open_folder(CWD, tree).on("open", tree)?;
@@ -51,23 +64,41 @@ pub(super) fn write(
             let (segment, mut stats) = (segment?, Vec::new());
             for item in decode_segment(&segment)? {
                 let Some(path) = item.path() else { continue };
-                if mapping.leaves_out(path) {
-                    stats.extend(Stat::default().encode());
-                    continue;
-                }
-                let stat = stat_in(&folder, tree, path)?;
-                let was = were.as_mut().map(|were| were.at(path.as_bytes())).transpose()?.flatten();
-                // A linked file that was written since has not the content that was put there: it has the looks of none. By its
-                // inode the exchange knows that it stays.
-                let is_changed =
-                    was.is_some_and(|(_, was)| was.inode == stat.inode && was.modified != stat.modified);
-                let none = Stat { inode: stat.inode, ..Stat::default() };
-                stats.extend(if is_changed { none } else { stat }.encode());
+                let stat = if mapping.leaves_out(path) {
+                    Stat::default()
+                } else {
+                    let found = examine(&folder, tree, path)?;
+                    let was = were.as_mut().map(|were| were.at(path.as_bytes())).transpose()?.flatten();
+                    looks(&item, &found, was.map(|(_, was)| was))
+                };
+                stats.extend(stat.encode());
             }
-            writer.segment(&segment, &stats).on("write", aside)?;
+            let part = (Bytes::new(&segment), Bytes::new(&stats));
+            let part = rmp_serde::to_vec(&part).expect("a Vec takes every write");
+            writer.part(&part).on("write", aside)?;
         }
+        writer.end().on("write", aside)?;
         Ok(began)
     })
+}
+
+/// Returns the looks to note of an entry that is in the tree, and had the looks `was` in the directory before.
+fn looks(item: &Item, found: &Statx, was: Option<Stat>) -> Stat {
+    let stat = stat_of(found);
+    match item {
+        // They are compared by what they lead to.
+        Item::Symlink { .. } | Item::OutsideLink { .. } => Stat::default(),
+        // One that is open is looked through.
+        Item::Directory { .. } if found.stx_mode & OPEN_TO_OWNER == OPEN_TO_OWNER => Stat::default(),
+        _ => match was.filter(|was| was.inode == stat.inode) {
+            // A linked file has changed by its name alone, which does not count: so that the mark differs little.
+            Some(was) if was.modified == stat.modified => was,
+            // One that was written since has not the content that was put there: it has the looks of none. By its inode the
+            // exchange knows that it stays.
+            Some(_) => Stat { inode: stat.inode, ..Stat::default() },
+            None => stat,
+        },
+    }
 }
 
 /// Writes the mark `placed` again as `path`, durably: as read at `read`, with the beginning that `change` returns for the
@@ -81,26 +112,31 @@ pub(super) fn rewrite(
     read: i64,
     change: impl FnOnce(i64) -> Beginning,
 ) -> Result<()> {
-    let Some(root) = &placed.root else { return Ok(()) };
-    publish(path, |writer, aside| {
-        let now = time_of(writer.file.get_ref()).on("examine", aside)?;
-        writer.begin(&change(now), root).on("write", aside)?;
-        for part in placed.parts()? {
-            let (segment, stats) = part?;
-            writer.segment(&segment, &stats).on("write", aside)?;
+    if placed.root.is_none() {
+        return Ok(());
+    }
+    publish(path, |parts, (now, aside)| {
+        let (mut records, names_base) = placed.records()?;
+        parts.part(&encode(&change(now))).on("write", aside)?;
+        if !names_base {
+            parts.part(&encode(&Based::None)).on("write", aside)?;
+        }
+        while let Some(record) = records.next().on("read", path)? {
+            parts.part(&record).on("write", aside)?;
         }
         Ok(read)
     })
 }
 
-/// Publishes a mark at `path`. `write` writes all but its end, and returns when the directory was last read.
-fn publish(path: &Path, write: impl FnOnce(&mut MarkWriter, &Path) -> Result<i64>) -> Result<()> {
+/// Publishes a mark at `path`. `write` writes all but its end, and returns when the directory was last read; it is given the present time
+/// of the file system and the path of the file.
+fn publish(path: &Path, write: impl FnOnce(&mut PartWriter, (i64, &Path)) -> Result<i64>) -> Result<()> {
     let (aside, file) = files::create_aside(path, 0o600)?;
-    let file = BufWriter::with_capacity(256 * 1024, file);
-    let mut writer = MarkWriter { file, hasher: blake3::Hasher::new() };
-    crash_points::half_on(path, ".half", writer.file.get_ref(), MAGIC);
-    let written = write(&mut writer, &aside).and_then(|read| {
-        let file = writer.end().on("write", &aside)?;
+    let written = time_of(&file).on("examine", &aside).map_err(Error::from).and_then(|now| {
+        crash_points::half_on(path, ".half", &file, b"whitpull");
+        let mut parts = PartWriter::new(file, VERSION).on("write", &aside)?;
+        let read = write(&mut parts, (now, &aside))?;
+        let file = parts.end().on("write", &aside)?;
         set_read(&file, read).and_then(|()| file.sync_all()).on("sync", &aside)?;
         crash_points::on(path, ".written");
         Ok(files::rename(&aside, path)?)
@@ -113,51 +149,53 @@ fn time_of(file: &File) -> io::Result<i64> {
     file.metadata().map(|metadata| Stat::of(&metadata).modified)
 }
 
-/// Returns how an entry of a tree looks that was just put there.
-fn stat_in(folder: &OwnedFd, tree: &Path, path: &EntryPath) -> Result<Stat> {
+/// Examines an entry of a tree that was just put there.
+fn examine(folder: &OwnedFd, tree: &Path, path: &EntryPath) -> Result<Statx> {
     let found = files::examine(folder, path.as_bytes(), AtFlags::empty());
-    Ok(stat_of(&found.on("examine", &tree.join(OsStr::from_bytes(path.as_bytes())))?))
+    Ok(found.on("examine", &tree.join(OsStr::from_bytes(path.as_bytes())))?)
 }
 
-struct MarkWriter {
-    file: BufWriter<File>,
-    hasher: blake3::Hasher,
+fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    rmp_serde::to_vec(value).expect("a Vec takes every write")
 }
 
-impl MarkWriter {
-    fn begin(&mut self, beginning: &Beginning, root: &Root) -> io::Result<()> {
-        self.add(MAGIC)?;
-        self.add(&VERSION.to_le_bytes())?;
-        self.part(&rmp_serde::to_vec(beginning).expect("a Vec takes every write"))?;
-        self.part(&root.encode())
+/// Writes a mark, whole or as the difference from a base.
+struct MarkWriter<'a> {
+    parts: &'a mut PartWriter,
+    differing: Option<Differing<'a>>,
+}
+
+impl<'a> MarkWriter<'a> {
+    /// Begins with the base, and the bytes of earlier marks that differ from it.
+    fn begin(
+        parts: &'a mut PartWriter,
+        beginning: &Beginning,
+        base: Option<(&'a MarkBase, u64)>,
+    ) -> io::Result<Self> {
+        parts.part(&encode(beginning))?;
+        let based = base.map(|(base, written)| (ByteBuf::from(base.check), written));
+        parts.part(&encode::<Based>(&based))?;
+        let differing = base.map(|(base, _)| Differing::new(base)).transpose()?;
+        Ok(Self { parts, differing })
     }
 
-    fn segment(&mut self, segment: &[u8], stats: &[u8]) -> io::Result<()> {
-        let part = (Bytes::new(segment), Bytes::new(stats));
-        self.part(&rmp_serde::to_vec(&part).expect("a Vec takes every write"))
+    fn part(&mut self, part: &[u8]) -> io::Result<()> {
+        match &mut self.differing {
+            Some(differing) => differing.part(part, |record| self.parts.part(record)),
+            None => self.parts.part(part),
+        }
     }
 
-    fn end(mut self) -> io::Result<File> {
-        self.add(&0u32.to_le_bytes())?;
-        self.file.write_all(self.hasher.finalize().as_bytes())?;
-        self.file.into_inner().map_err(io::IntoInnerError::into_error)
-    }
-
-    fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.hasher.update(bytes);
-        self.file.write_all(bytes)
-    }
-
-    fn part(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let length = u32::try_from(bytes.len()).expect("a segment and its stats are small");
-        self.add(&length.to_le_bytes())?;
-        self.add(bytes)
+    fn end(self) -> io::Result<()> {
+        let Some(mut differing) = self.differing else { return Ok(()) };
+        differing.end(|record| self.parts.part(record))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::PathBuf;
     use std::time::{Duration, SystemTime};
 
     use super::*;
@@ -169,18 +207,36 @@ mod tests {
     use format::recipe::ChunkRef;
     use ground::monitor::Silent;
 
-    #[test]
-    fn a_linked_file_that_is_written_before_the_mark_stays_and_counts_as_edited() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let at = |name: &str| folder.path().join(name);
-        let entries = ["a", "b"].map(|name| Entry::file(name, 0o644, noise(1, 5000)));
-        let (root, source) = MemorySource::of(Shape::Tree, &entries);
-        write_tree(&root, &source, &at("old"), &TreeOptions::default(), &Silent).expect("written");
-        let mark = |name: &str, tree: &Path, was: Option<&Placed>| {
+    /// Marks of trees in one folder.
+    struct Marks(tempfile::TempDir);
+
+    impl Marks {
+        fn at(&self, name: &str) -> PathBuf {
+            self.0.path().join(name)
+        }
+
+        /// Writes a tree of files with the content of these numbers as `tree`; those of `linked` are linked.
+        fn tree(&self, name: &str, contents: &[u64], linked: Option<&str>) -> (Root, MemorySource) {
+            let entries: Vec<Entry> =
+                contents.iter().zip(0..).map(|(content, file)| entry(file, *content)).collect();
+            let (root, source) = MemorySource::of(Shape::Tree, &entries);
+            write_tree(&root, &source, &self.at(name), &TreeOptions::default(), &Silent).expect("written");
+            for file in 0..contents.len() {
+                let Some(from) = linked.map(|from| self.at(from).join(name_of(file))) else { continue };
+                let to = self.at(name).join(name_of(file));
+                if fs::read(&from).expect("a file") == fs::read(&to).expect("a file") {
+                    fs::remove_file(&to).and_then(|()| fs::hard_link(&from, &to)).expect("linked");
+                }
+            }
+            (root, source)
+        }
+
+        fn mark(&self, name: &str, tree: &str, (root, source): &(Root, MemorySource), was: Option<&Placed>) {
+            let tree = self.at(tree);
             let beginning = Beginning {
                 release: root.release(),
                 folder_mode: None,
-                folder: folder_id(tree).expect("a folder"),
+                folder: folder_id(&tree).expect("a folder"),
                 mode: 0o755,
                 limit: None,
                 began: memory::now(),
@@ -188,6 +244,7 @@ mod tests {
                 root: Some(root.id()),
                 believed_since: None,
                 relinked_until: None,
+                relinks_until_named: true,
             };
             let mut reader = source.reader();
             let segments = source.segments.iter().map(|node| {
@@ -195,24 +252,132 @@ mod tests {
                 reader.read(&ChunkRef::from(*node), &mut segment).expect("it is there");
                 Ok(segment)
             });
-            let tree = Written { tree, was, linked: &[] };
-            write(&at(name), &beginning, &root, tree, segments).expect("written");
-            let Mark::Whole(placed) = Mark::open(&at(name)).expect("read") else { panic!("no mark") };
-            *placed
-        };
-        let was = mark("pulled", &at("old"), None);
-        fs::create_dir(at("new")).expect("created");
-        for name in ["a", "b"] {
-            fs::hard_link(at("old").join(name), at("new").join(name)).expect("linked");
+            let tree = Written { tree: &tree, was, linked: &[] };
+            write(&self.at(name), &beginning, root, tree, segments).expect("written");
         }
-        fs::write(at("old/a"), "mine").expect("written");
-        let file = fs::File::options().write(true).open(at("old/a")).expect("opened");
+
+        fn open(&self, name: &str) -> Option<Placed> {
+            match Mark::open(&self.at(name), self.0.path()).expect("read") {
+                Mark::Whole(placed) => Some(*placed),
+                _ => None,
+            }
+        }
+
+        fn is_as_put(&self, tree: &str, mark: &Placed) -> bool {
+            compare(&self.at(tree), Some(mark), Known::default()).expect("compared").is_none()
+        }
+
+        fn bases(&self) -> Vec<PathBuf> {
+            let files = files::list(self.0.path()).expect("listed");
+            files.into_iter().filter(|path| path.extension().is_some_and(|end| end == "base")).collect()
+        }
+    }
+
+    fn name_of(file: usize) -> String {
+        format!("{file:04}")
+    }
+
+    fn entry(file: usize, content: u64) -> Entry {
+        Entry::file(name_of(file), 0o644, noise(content, 500))
+    }
+
+    #[test]
+    fn a_linked_file_that_is_written_before_the_mark_stays_and_counts_as_edited() {
+        let marks = Marks(tempfile::tempdir().expect("a temporary folder"));
+        let release = marks.tree("old", &[1, 1], None);
+        marks.mark("pulled", "old", &release, None);
+        let was = marks.open("pulled").expect("a mark");
+        let release = marks.tree("new", &[1, 1], Some("old"));
+        fs::write(marks.at("old/0000"), "mine").expect("written");
+        let file = fs::File::options().write(true).open(marks.at("old/0000")).expect("opened");
         file.set_modified(SystemTime::now() + Duration::from_secs(1)).expect("set");
-        let next = mark("pulled-next", &at("new"), Some(&was));
-        let at_exchange = compare(&at("old"), Some(&was), Known { next: Some(&next), ..Known::default() })
-            .expect("compared");
+        marks.mark("pulled-next", "new", &release, Some(&was));
+        let next = marks.open("pulled-next").expect("a mark");
+        let known = Known { next: Some(&next), ..Known::default() };
+        let at_exchange = compare(&marks.at("old"), Some(&was), known).expect("compared");
         assert!(at_exchange.is_none(), "its content is in the new tree: {at_exchange:?}");
-        let later = compare(&at("new"), Some(&next), Known::default()).expect("compared");
-        assert_eq!(later.edited, [Path::new("a")]);
+        let later = compare(&marks.at("new"), Some(&next), Known::default()).expect("compared");
+        assert_eq!(later.edited, [Path::new("0000")]);
+    }
+
+    #[test]
+    fn a_mark_of_a_release_that_differs_little_holds_the_difference_and_is_none_without_its_base() {
+        let marks = Marks(tempfile::tempdir().expect("a temporary folder"));
+        let mut contents: Vec<u64> = (0..1000).collect();
+        let release = marks.tree("0", &contents, None);
+        marks.mark("0.pulled", "0", &release, None);
+        let mut was = marks.open("0.pulled").expect("a mark");
+        let whole = was.bytes;
+        for turn in 1..4 {
+            let (tree, mark) = (turn.to_string(), format!("{turn}.pulled"));
+            contents[turn * 200] = 10_000 + turn as u64;
+            if turn == 3 {
+                // All that follow move by one.
+                contents.insert(0, 20_000);
+            }
+            let before = (turn < 3).then(|| (turn - 1).to_string());
+            let release = marks.tree(&tree, &contents, before.as_deref());
+            marks.mark(&mark, &tree, &release, Some(&was));
+            was = marks.open(&mark).expect("a mark");
+            assert!(marks.is_as_put(&tree, &was), "{turn}");
+            assert_eq!((&was.root, was.base.is_some()), (&Some(release.0), true));
+            assert!(turn == 3 || was.bytes * 20 < whole, "{turn}: {} of {whole}", was.bytes);
+            assert_eq!(marks.bases().len(), 1);
+        }
+        assert_eq!(fs::metadata(&marks.bases()[0]).expect("a base").len(), whole);
+
+        // Read again, with another beginning.
+        let change = |now| Beginning { relinked_until: Some(now), ..was.beginning };
+        rewrite(&marks.at("3.pulled"), &was, was.read, change).expect("written");
+        let again = marks.open("3.pulled").expect("a mark");
+        assert!(again.beginning.relinked_until.is_some() && marks.is_as_put("3", &again));
+        let count = |mark: &Placed| mark.parts().expect("read").collect::<Result<Vec<_>>>().expect("read");
+        assert_eq!(count(&again), count(&was));
+
+        let bytes = fs::read(marks.at("2.pulled")).expect("a mark");
+        for at in (0..bytes.len()).step_by(17) {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            fs::write(marks.at("damaged.pulled"), &damaged).expect("written");
+            assert!(marks.open("damaged.pulled").is_none(), "{at}");
+        }
+        let unused = |marks: &Marks, names: &[&str]| {
+            let names: Vec<PathBuf> = names.iter().map(|name| marks.at(name)).collect();
+            MarkBase::remove_unused(marks.0.path(), &names).expect("removed");
+            marks.bases().len()
+        };
+        assert_eq!(unused(&marks, &["0.pulled", "3.pulled"]), 1, "it is named");
+        let base = marks.bases().remove(0);
+        let whole = fs::read(&base).expect("a base");
+        for part in [&whole[..whole.len() - 1], b"", &[&whole[..500], b"!", &whole[501..]].concat()] {
+            // A base and the mark that it was are one file.
+            fs::remove_file(&base).and_then(|()| fs::write(&base, part)).expect("written");
+            assert!(marks.open("3.pulled").is_none());
+        }
+        assert_eq!(unused(&marks, &["0.pulled", "absent"]), 0, "nobody names it");
+        assert!(marks.open("3.pulled").is_none() && marks.open("0.pulled").is_some());
+    }
+
+    #[test]
+    fn a_mark_is_written_whole_once_those_that_differ_have_become_as_large() {
+        let marks = Marks(tempfile::tempdir().expect("a temporary folder"));
+        let mut contents: Vec<u64> = (0..150).collect();
+        let release = marks.tree("0", &contents, None);
+        marks.mark("0.pulled", "0", &release, None);
+        let mut was = marks.open("0.pulled").expect("a mark");
+        let mut whole = Vec::new();
+        for turn in 1..14_usize {
+            let (tree, mark) = (turn.to_string(), format!("{turn}.pulled"));
+            contents[turn] += 10_000;
+            let release = marks.tree(&tree, &contents, Some(&(turn - 1).to_string()));
+            marks.mark(&mark, &tree, &release, Some(&was));
+            was = marks.open(&mark).expect("a mark");
+            assert!(marks.is_as_put(&tree, &was), "{turn}");
+            if was.base.is_none() {
+                whole.push(turn);
+            }
+        }
+        // 12 kB of a whole mark, 4 KiB of each that differs.
+        assert!((1..=4).contains(&whole.len()), "{whole:?}");
     }
 }

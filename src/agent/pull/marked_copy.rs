@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::comparison::{Differences, Known, compare, folder_id};
 use super::local_chunks::{DirectoryChunks, LocalChunks, Present};
 use super::mark::{Beginning, Mark, Placed};
+use super::mark_base::MarkBase;
 use super::mark_writer::{self, Written};
 use super::options::PullOptions;
 use super::prepare::{Belief, scan_place};
@@ -16,7 +17,7 @@ use super::unchanged::Unchanged;
 use crate::agent::Result;
 use crate::agent::memory;
 use crate::restore::Linked;
-use disk::files::{Folder, OnPath};
+use disk::files::{self, Folder, OnPath};
 use format::manifest::Root;
 use ground::ids::ReleaseId;
 use ground::monitor::Monitor;
@@ -43,7 +44,9 @@ pub struct CopyPlace {
 impl CopyPlace {
     /// Reads the mark, if it is that of the copy.
     fn placed(&self) -> Result<Option<Placed>> {
-        let Mark::Whole(mark) = Mark::open(&self.mark)? else { return Ok(None) };
+        let Mark::Whole(mark) = Mark::open(&self.mark, self.mark.parent().unwrap_or(Path::new("")))? else {
+            return Ok(None);
+        };
         let is_its = mark.root.is_some() && mark.beginning.folder.is(&folder_id(&self.copy)?);
         Ok(is_its.then_some(*mark))
     }
@@ -126,6 +129,16 @@ impl MarkedCopy {
         Ok(Self { placed: Some(placed), present: Arc::new(present), untouched, believed_since })
     }
 
+    /// Removes the bases in `folder` that no mark in it needs any more.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn remove_unused_bases(folder: &Path) -> Result<()> {
+        let is_mark = |path: &PathBuf| path.extension().is_some_and(|end| end == "pulled");
+        let marks: Vec<PathBuf> = files::list(folder)?.into_iter().filter(is_mark).collect();
+        Ok(MarkBase::remove_unused(folder, &marks)?)
+    }
+
     /// Returns its content, which need not be fetched.
     pub fn present(&self) -> &Arc<Present> {
         &self.present
@@ -170,6 +183,7 @@ impl MarkedCopy {
             root: Some(root.id()),
             believed_since: has_linked.then_some(self.believed_since),
             relinked_until: has_linked.then_some(began),
+            relinks_until_named: false,
         };
         let tree = Written { tree, was: self.placed.as_ref(), linked };
         mark_writer::write(mark, &beginning, root, tree, segments(root, local)?)

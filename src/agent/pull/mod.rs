@@ -1,11 +1,14 @@
 //! Pulls a release: only chunks that the directory's present content does not have cross the link.
 //!
-//! Chunks that were fetched wait in a small store beside the directory, so that an interrupted pull
-//! goes on where it was. The new tree is written beside the old one, verified on the way, and exchanged
+//! Chunks that were fetched wait in memory, or, if there are many, in a small store beside the directory; an interrupted pull goes on
+//! where it was. The new tree is written beside the old one, verified on the way, and exchanged
 //! with it in one step.
 
+mod fetched_chunks;
 mod local_chunks;
 mod place;
+mod mark_parts;
+mod mark_base;
 mod mark;
 mod mark_writer;
 mod comparison;
@@ -22,6 +25,7 @@ mod marked_copy;
 
 pub use directory_view::FetchOptions;
 pub use fetch::{Fetched, fetch};
+pub use fetched_chunks::FetchedChunks;
 pub use local_chunks::{DirectoryChunks, LocalChunks};
 pub use marked_copy::{CopyPlace, MarkedCopy};
 pub use options::{BeforeSwitch, Layout, PullOptions};

@@ -9,6 +9,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx};
 use rustix::io::Errno;
 
 use super::comparison::{Differences, Known, compare};
+use super::fetched_chunks::FetchedChunks;
 use super::local_chunks::{DirectoryChunks, Present};
 use super::mark::{Beginning, FolderId, Mark, Placed};
 use super::mark_writer::{self, Written};
@@ -16,10 +17,8 @@ use super::options::PullOptions;
 use super::place::{Named, PlaceError};
 use super::staging::Staging;
 use crate::agent::Result;
-use crate::agent::lazy_store::LazyStore;
 use crate::agent::memory;
 use crate::agent::scan::{self, Archives, Scan, Selection};
-use crate::store;
 use disk::files::{self, Mount, OnPath};
 use format::chunking::Profile;
 use format::manifest::{MODE_MASK, Root, SegmentIndex, Totals};
@@ -30,7 +29,7 @@ use ground::monitor::Monitor;
 pub(super) struct Prepared {
     pub staging: Arc<Staging>,
     pub present: Present,
-    pub store: LazyStore,
+    pub store: FetchedChunks,
     /// The directory that the pull replaces, if there is one.
     pub was: Option<Was>,
     /// The release that the directory holds, where it is as the last pull made it.
@@ -94,7 +93,7 @@ pub(super) fn prepare(
     let open = || Staging::open(target).map(Arc::new);
     let Some(found) = examine_place(target)? else {
         let staging = staging.map_or_else(open, Ok)?;
-        let store = LazyStore::new(staging.store(), store::Options::PASSING);
+        let store = FetchedChunks::new(staging.store());
         let present = DirectoryChunks::default().into();
         return Ok(Prepared { staging, present, store, was: None, untouched: None });
     };
@@ -122,6 +121,7 @@ pub(super) fn prepare(
             (Some(placed), Some(staging)) if is_as_pulled && !is_new && differences.read_by_change > 0 => {
                 // As after a pull that linked them and failed. If this fails, they are read once more.
                 placed.beginning.relinked_until = Some(began);
+                placed.beginning.relinks_until_named = false;
                 let beginning = placed.beginning;
                 drop(mark_writer::rewrite(&staging.mark_path(), placed, placed.read, |_| beginning));
             }
@@ -144,7 +144,7 @@ pub(super) fn prepare(
         _ => Some(mode),
     };
     let folder_mode = beginning.map_or_else(|| other_than_plain(mode), |beginning| beginning.folder_mode);
-    let store = LazyStore::new(staging.store(), store::Options::PASSING);
+    let store = FetchedChunks::new(staging.store());
     let is_as_pulled = is_as_pulled && beginning.is_some_and(|beginning| beginning.mode == mode);
     let held = beginning.filter(|_| is_as_pulled);
     let read = {
@@ -174,7 +174,8 @@ pub(super) fn prepare(
     if let Some(placed) = placed.as_ref().filter(|_| untouched.is_some()) {
         placed.note_read(began);
         if placed.beginning.believed_since.is_some() {
-            let change = |_| Beginning { believed_since: None, ..placed.beginning };
+            let change =
+                |_| Beginning { believed_since: None, relinks_until_named: false, ..placed.beginning };
             mark_writer::rewrite(&staging.mark_path(), placed, began, change)?;
         }
     }
@@ -256,6 +257,7 @@ fn mark_earlier(staging: &Staging, target: &Path, scan: &Scan, found: &Statx) ->
         root: Some(scan.root.id()),
         believed_since: None,
         relinked_until: None,
+        relinks_until_named: false,
     };
     let segments = SegmentIndex::enumerate(&scan.segments).map(|(index, _)| Ok(scan.spool.segment(index)?));
     let tree = Written { tree: target, was: None, linked: &[] };

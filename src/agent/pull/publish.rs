@@ -211,7 +211,7 @@ impl PlainDirectory {
             Ok(fetched) => fetched,
             Err(error) => {
                 let left = blocking(move || {
-                    store.close();
+                    store.leave();
                     drop(store);
                     staging.leave_if_empty()
                 });
@@ -227,11 +227,7 @@ impl PlainDirectory {
         let root = fetched.root;
         if pulled.unchanged {
             // The directory, its files and its mark stay as they are.
-            blocking(move || {
-                store.close();
-                files::remove(&staging.store())
-            })
-            .await?;
+            blocking(move || store.remove()).await?;
             return Ok(pulled);
         }
         let (staging, store) = {
@@ -242,9 +238,9 @@ impl PlainDirectory {
                 let local = LocalChunks { present: present.chunks(), fetched: &store };
                 let written =
                     write(&staging, &target, &root, &local, was.as_ref(), options, monitor.as_ref());
-                written.inspect_err(|_| store.close())?;
+                written.inspect_err(|_| store.leave())?;
                 crash_points::point("pull.tree");
-                before_switch.map_or(Ok(()), |before| before(&release)).inspect_err(|_| store.close())?;
+                before_switch.map_or(Ok(()), |before| before(&release)).inspect_err(|_| store.leave())?;
                 Ok::<_, Error>((staging, store))
             })
             .await?
@@ -256,8 +252,7 @@ impl PlainDirectory {
                 let set_aside =
                     staging.exchange(options.delete, options.keep.map(|keep| keep > 1), monitor.as_ref())?;
                 // The fetched chunks are in the tree now; what remains beside it is a mark and a lock.
-                store.close();
-                files::remove(&staging.store())?;
+                store.remove()?;
                 crash_points::point("pull.after");
                 Ok::<_, Error>(set_aside)
             };
@@ -313,6 +308,7 @@ fn write(
         root: Some(root.id()),
         believed_since: was.map(|was| was.believed_since).filter(|_| has_linked),
         relinked_until: has_linked.then_some(began),
+        relinks_until_named: has_linked,
     };
     let written = segments(root, local).and_then(|segments| {
         let tree = Written { tree: &tree, was: placed, linked: &[] };

@@ -4,6 +4,7 @@
 //! .DIR.whit/lock                held by the pull under way
 //! .DIR.whit/pulled              the mark: what the last pull put into DIR
 //! .DIR.whit/pulled-next         the mark of the tree that is being put there
+//! .DIR.whit/HASH.base           an earlier mark, which these differ from
 //! .DIR.whit/store               fetched chunks
 //! .DIR.whit/tree                the tree being written
 //! .DIR.whit/ready               the whole new tree; after the exchange, the directory that was there
@@ -32,6 +33,7 @@ use serde::Serialize;
 
 use super::comparison::{Known, compare, folder_id};
 use super::mark::{Mark, Placed};
+use super::mark_base::MarkBase;
 use super::place::{Named, PlaceError};
 use crate::agent::{Error, Result};
 use disk::files::{self, Lock, OnPath};
@@ -62,7 +64,8 @@ pub struct SetAside {
 /// # Errors
 /// One cannot be read.
 pub(super) fn marks_of(target: &Path) -> Result<Vec<Mark>> {
-    let marks = [MARK, NEXT].map(|name| Mark::open(&beside(target).join(name)));
+    let folder = beside(target);
+    let marks = [MARK, NEXT].map(|name| Mark::open(&folder.join(name), &folder));
     let marks: Result<Vec<Mark>> = marks.into_iter().collect();
     Ok(marks?.into_iter().filter(|mark| !matches!(mark, Mark::None)).collect())
 }
@@ -188,7 +191,7 @@ impl Staging {
     /// The mark cannot be read.
     pub fn previous(&self) -> Result<Option<Placed>> {
         let copy = self.previous_copy();
-        match Mark::open(&self.previous_mark_path())? {
+        match Mark::open(&self.previous_mark_path(), &self.folder)? {
             Mark::Whole(mark) if is_there(&copy)? && mark.beginning.folder.is(&folder_id(&copy)?) => {
                 Ok(Some(*mark))
             }
@@ -219,7 +222,7 @@ impl Staging {
     /// # Errors
     /// The mark cannot be read.
     pub fn mark(&self) -> Result<Mark> {
-        Mark::open(&self.mark_path())
+        Mark::open(&self.mark_path(), &self.folder)
     }
 
     /// Removes the folder, unless it keeps something of an earlier pull, or fetched chunks that the next pull can use. Returns whether it
@@ -238,12 +241,21 @@ impl Staging {
         Ok(!has_fetched && !keeps)
     }
 
+    /// Removes the bases that no mark needs any more.
+    ///
+    /// # Errors
+    /// One cannot be removed.
+    pub fn remove_unused_bases(&self) -> Result<()> {
+        let marks = [self.mark_path(), self.next_mark_path(), self.previous_mark_path()];
+        Ok(MarkBase::remove_unused(&self.folder, &marks)?)
+    }
+
     /// Reads the mark of the new tree, if there is a whole one.
     ///
     /// # Errors
     /// It is there and cannot be read.
     pub fn next_mark(&self) -> Result<Option<Placed>> {
-        Ok(match Mark::open(&self.next_mark_path())? {
+        Ok(match Mark::open(&self.next_mark_path(), &self.folder)? {
             Mark::Whole(next) => Some(*next),
             _ => None,
         })

@@ -82,6 +82,13 @@ impl SegmentName {
         self.0
     }
 
+    /// Returns the lowest id that begins with it.
+    pub fn lowest(self) -> ChunkId {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&self.0.to_le_bytes());
+        ChunkId::from_bytes(bytes)
+    }
+
     /// Returns the first 4 bytes, little-endian.
     pub fn short(self) -> u32 {
         let [a, b, c, d, ..] = self.0.to_le_bytes();

@@ -12,18 +12,17 @@ use std::time::Instant;
 use super::remembered::Remembered;
 use super::{Error, PlaceOptions, Result};
 use crate::agent::pull::{
-    BeforeSwitch, Belief, CopyPlace, FetchOptions, Fetched, Layout, LocalChunks, MarkedCopy, Named,
-    PlaceError, PullOptions, Pulled, Unchanged, fetch,
+    BeforeSwitch, Belief, CopyPlace, FetchOptions, Fetched, FetchedChunks, Layout, LocalChunks, MarkedCopy,
+    Named, PlaceError, PullOptions, Pulled, Unchanged, fetch,
 };
-use crate::agent::{self, LazyStore, Session};
+use crate::agent::{self, Session};
 use crate::delivery::destination::{
     self, Content, Directory, Kept, OpenDirectory, SharedPath, Showing, Steps, check_shared,
 };
 use crate::net::blocking;
 use crate::restore::{Linkable, Linked, Previous};
-use crate::store;
 use disk::crash_points;
-use disk::files::{self, Folder};
+use disk::files::Folder;
 use format::manifest::Root;
 use ground::escape;
 use ground::ids::{ReleaseId, Selector};
@@ -158,7 +157,7 @@ impl ReleasesDirectory {
                     |release: &ReleaseId| Some(*release) != shown && open.mark_of(release).exists();
                 let kept = open.kept().into_iter().filter(has_mark);
                 let kept: Vec<ReleaseId> = kept.filter(|_| has_shared && belief == Belief::Mark).collect();
-                let store = LazyStore::new(private.join(STORE), store::Options::PASSING);
+                let store = FetchedChunks::new(private.join(STORE));
                 Ok::<_, Error>((current, copy, has_shared, kept, store))
             }
         };
@@ -173,7 +172,7 @@ impl ReleasesDirectory {
             Ok(fetched) => fetched,
             Err(error) => {
                 start(move || {
-                    store.close();
+                    store.leave();
                     Ok(())
                 })
                 .await?;
@@ -251,7 +250,7 @@ struct Writing {
     copy: MarkedCopy,
     /// The copy that readers see.
     current: Option<CopyPlace>,
-    store: Arc<LazyStore>,
+    store: Arc<FetchedChunks>,
     before_switch: Arc<Mutex<Option<BeforeSwitch>>>,
     cancelled: Arc<AtomicBool>,
 }
@@ -270,11 +269,10 @@ impl Writing {
             }
             None => self.show(fetched, monitor),
         };
-        // A store that closes writes its last pack.
-        self.store.close();
-        let shown = shown?;
+        let shown = shown.inspect_err(|_| self.store.leave())?;
         crash_points::point("pull.after");
-        files::remove(&self.open.private().at(STORE)).map_err(agent::Error::from)?;
+        self.store.remove().map_err(agent::Error::from)?;
+        MarkedCopy::remove_unused_bases(self.open.private().path())?;
         Ok(shown)
     }
 
