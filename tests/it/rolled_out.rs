@@ -179,6 +179,9 @@ fn a_canary_fails_goes_back_and_the_release_that_mends_it_reaches_all() {
     let failed = site.push("v2", "bad-web-1", &to);
     let failed = failed.failed(2, "rolled back, as 1 of 4 members failed");
     assert!(failed.err.contains("batch 1 of 3") && failed.err.contains("whit targets app"), "{failed:?}");
+    // It goes back to the end.
+    let after = failed.err.split("goes back").nth(1).unwrap_or_default();
+    assert!(!after.contains("0 of 4 confirmed"), "{failed:?}");
     assert!(site.all_show("v1"));
     assert_eq!(site.current(), "v1");
     assert_eq!(site.log("web-1"), ["released v1", "released v2", "rolled_back v1"]);

@@ -111,9 +111,11 @@ impl Rollout {
             (Some((outcome, _)), _) => ended(outcome),
             (None, None) => RolloutState::Waiting { behind },
             (None, Some(machine)) => match (machine.phase(), machine.held()) {
-                (Phase::Over(_) | Phase::Forward, None) => RolloutState::Running,
                 (_, Some(reason)) => RolloutState::Held { reason: reason.to_owned() },
-                (Phase::Back { reason }, None) => RolloutState::RollingBack { reason: reason.clone() },
+                (Phase::Back { reason } | Phase::Over(Outcome::RolledBack { reason }), None) => {
+                    RolloutState::RollingBack { reason: reason.clone() }
+                }
+                (Phase::Over(_) | Phase::Forward, None) => RolloutState::Running,
             },
         };
         let states = self.machine.iter().flat_map(Machine::members);
