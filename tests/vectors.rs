@@ -29,7 +29,7 @@ use format::record::{ActionReport, Cost, DeliveryEvent, DeliveryReport, Delivery
 use format::release_manifests::ReleaseManifests;
 use format::shown::{Shown, ShownEntry, ShownState};
 use format::target::{Assignment, StoredTarget, TargetReport, TargetState};
-use format::watched::{Step, Trying, Watched, Wish};
+use format::watched::{Step, Trying, WantedRelease, Watched};
 use ground::faults::Fault;
 use ground::ids::{
     AppName, ArtifactId, ChunkId, ContentId, DeliveryId, ReleaseId, RolloutId, Selector, TargetName,
@@ -255,16 +255,16 @@ fn shown(release: ReleaseId) -> Shown {
 /// One that goes back from its second release.
 fn watched(release: ReleaseId) -> Watched {
     let mut watched = Watched::new(7, "4f2a 12 1750000000".to_owned(), name("web"));
-    let wish = Wish { release, rollout: Some(rollout_id()) };
+    let wanted = WantedRelease { release, rollout: Some(rollout_id()) };
     let (good, reason) = (ReleaseId::of(b"the one before"), "the check ended with status 1");
-    let mut trying = Trying::new(wish, &[name("v1.2.3")], Some(good), 1_750_000_000);
+    let mut trying = Trying::new(wanted, &[name("v1.2.3")], Some(good), 1_750_000_000);
     trying.step = Step::GoingBack { reason: reason.to_owned(), output: "503\n".to_owned() };
     watched.add_bad(release, 1_750_000_010, reason.to_owned());
     let report = TargetReport {
         shown: Some(release),
         previous: Some(good),
         about: Some(release),
-        rollout: wish.rollout,
+        rollout: wanted.rollout,
         state: TargetState::Confirming,
         ..TargetReport::default()
     };

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::backoff::Backoff;
@@ -16,6 +15,7 @@ use super::token_renewal;
 use super::{Error, Result, check_meant};
 use crate::net::link::{self, Connection, Counters, Receiver, Sender};
 use crate::net::link_estimate::{Link, LinkEstimate, Reading};
+use crate::net::owned_task::OwnedTask;
 use ground::faults::{Fault, Faulty};
 use ground::ids::AppName;
 use ground::limits::{ANSWER_TIME_LONG_MAX, ANSWER_TIME_MAX, ANSWER_TOTAL_BYTES_MAX};
@@ -78,14 +78,14 @@ impl Current {
 struct Introduction {
     /// True if a request was sent.
     asked: Arc<AtomicBool>,
-    task: JoinHandle<()>,
+    _task: OwnedTask<()>,
 }
 
 impl Introduction {
     fn begin(connection: &Connection, token: &str, after: Duration) -> Self {
         let asked = Arc::new(AtomicBool::new(false));
         let (connection, token, was_asked) = (connection.clone(), token.to_owned(), Arc::clone(&asked));
-        let task = tokio::spawn(async move {
+        let task = OwnedTask::start(async move {
             sleep(after).await;
             if was_asked.load(Ordering::Relaxed) {
                 return;
@@ -98,13 +98,7 @@ impl Introduction {
                 while let Ok(Some(Answer::Identity(_))) = receiver.receive().await {}
             }
         });
-        Self { asked, task }
-    }
-}
-
-impl Drop for Introduction {
-    fn drop(&mut self) {
-        self.task.abort();
+        Self { asked, _task: task }
     }
 }
 

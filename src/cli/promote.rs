@@ -13,7 +13,7 @@ use super::links::WrittenLinks;
 use super::output::{self, Output};
 use super::progress::monitor;
 use super::queries::ask;
-use super::rollout_text::progress_text;
+use super::rollout_text::{ended_well, progress_text};
 use super::rollouts;
 use crate::agent::DeliveryProgress;
 use format::current::Standing;
@@ -179,7 +179,7 @@ fn report_rollout(
     output: &Output,
 ) -> Result<(), Error> {
     let value = json!({ "app": app, "rollout": id, "rolled_out": ended, "delivered": events });
-    let result = if leaves { Ok(()) } else { delivered_all(events).and(rollouts::rolled_out(ended)) };
+    let result = if leaves { Ok(()) } else { delivered_all(events).and(ended.map_or(Ok(()), ended_well)) };
     output.report_with(&value, result, || {
         let first = ended.map_or_else(|| format!("rollout {id} goes on"), progress_text);
         [first].into_iter().chain(events.iter().map(line)).collect::<Vec<_>>().join("\n")

@@ -12,8 +12,8 @@ use super::output::Output;
 use super::progress::{monitor, watched};
 use super::rate::link_rate;
 use super::receipt::{choices_text, receipt_text};
-use super::rollout_text::progress_text;
-use super::rollouts::{follow_to_end, interrupted, rolled_out};
+use super::rollout_text::{ended_well, progress_text};
+use super::rollouts::{follow_to_end, interrupted};
 use super::workers::threads;
 use crate::agent::Effort;
 use crate::agent::push::{PushOptions, push};
@@ -227,7 +227,7 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
     drop(monitor);
     let ended = ended?;
     let receipt = pushed.ok_or(crate::agent::Error::Ended)?;
-    let rolled_out = rolled_out(ended.as_ref());
+    let rolled_out = ended.as_ref().map_or(Ok(()), ended_well);
     let succeeded = if leaves { Ok(()) } else { delivered_all(&receipt.delivered).and(rolled_out) };
     let mut value = json!(receipt);
     if receipt.rollout.is_some() {

@@ -10,7 +10,7 @@ use super::error::Error;
 use super::follow::{self, Row, Rows};
 use super::output::{self, Output};
 use super::queries::ask;
-use super::rollout_text::{ended_well, member_rows, progress_text, state_text};
+use super::rollout_text::{member_rows, progress_text, state_text};
 use crate::agent::{self, Session};
 use ground::faults::{Fault, Faulty as _};
 use ground::ids::{AppName, DestinationName, RolloutId};
@@ -189,7 +189,7 @@ async fn find(
 /// time.
 ///
 /// # Errors
-/// The session's; the proxy does not know the rollout any more. What it came to is for [`ended_well`].
+/// The session's; the proxy does not know the rollout any more. What it came to is for [`ended_well`](super::rollout_text::ended_well).
 pub async fn follow_to_end(
     session: &Session,
     app: &AppName,
@@ -240,9 +240,4 @@ pub fn interrupted(error: Error, rollout: Option<RolloutId>) -> Error {
         },
         _ => error,
     }
-}
-
-/// Returns an error if a rollout that was asked for did not succeed.
-pub fn rolled_out(rollout: Option<&RolloutStatus>) -> Result<(), Error> {
-    rollout.map_or(Ok(()), ended_well)
 }

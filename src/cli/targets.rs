@@ -77,7 +77,7 @@ async fn list(arguments: TargetsArgs, output: &Output) -> Result<(), Error> {
         let mut text: Vec<String> = lines.next().map(str::to_owned).into_iter().collect();
         for (line, listed) in lines.zip(&rows) {
             text.push(line.to_owned());
-            text.extend(printed(listed, verbose));
+            text.extend(output_lines(listed, verbose));
         }
         text.join("\n")
     })
@@ -116,7 +116,7 @@ fn print(listed: &ListedTarget, verbose: bool, output: &Output) -> Result<(), Er
         return output.line(&line);
     }
     output.line(&line(listed))?;
-    printed(listed, verbose).into_iter().try_for_each(|line| output.line(&line))
+    output_lines(listed, verbose).into_iter().try_for_each(|line| output.line(&line))
 }
 
 async fn forget(arguments: ForgetArgs, output: &Output) -> Result<(), Error> {
@@ -190,7 +190,7 @@ fn state(known: &StoredTarget, reachable: bool) -> String {
 }
 
 /// Returns the last lines of a hook or check, below the line of their target.
-fn printed(listed: &ListedTarget, verbose: bool) -> Vec<String> {
+fn output_lines(listed: &ListedTarget, verbose: bool) -> Vec<String> {
     let report = &listed.status.known.report;
     let has_failed = matches!(report.state, TargetState::RolledBack { .. } | TargetState::Failed { .. });
     if !verbose && !has_failed {
@@ -224,7 +224,7 @@ mod tests {
         let mut fetching = listed(TargetState::Fetching(progress));
         assert_eq!(row(&fetching)[2], "fetching 43 % of 12.00 MB");
         assert_eq!(row(&fetching)[5], ReleaseId::of(b"two").short());
-        assert!(printed(&fetching, false).is_empty());
+        assert!(output_lines(&fetching, false).is_empty());
         fetching.status.known.report.held_up = Some("the proxy is stopping".to_owned());
         assert_eq!(row(&fetching)[2], "fetching 43 % of 12.00 MB, held up: the proxy is stopping");
         fetching.status.known.report.held_up = None;
@@ -233,6 +233,6 @@ mod tests {
         let back = listed(TargetState::RolledBack { reason: "not healthy".to_owned() });
         let two = ReleaseId::of(b"two").short();
         assert_eq!(row(&back)[2], format!("rolled back from {two}: not healthy"));
-        assert_eq!(printed(&back, false), ["    no\\x1b[2J", "    room"]);
+        assert_eq!(output_lines(&back, false), ["    no\\x1b[2J", "    room"]);
     }
 }

@@ -24,15 +24,15 @@ pub struct Watched {
     pub app: AppName,
     /// The release that was confirmed, or started again, last. One that is shown and is not this one has yet to be proven.
     pub good: Option<ReleaseId>,
-    /// The wish that was fulfilled, or turned down, last.
-    pub dealt: Option<Wish>,
-    /// True if a person has shown another release since that wish: it stays until something else is wished for.
+    /// What was wanted last, and then shown, or turned down.
+    pub dealt: Option<WantedRelease>,
+    /// True if a person has shown another release since then: it stays until something else is wanted.
     pub by_hand: bool,
     /// How often a person has shown a release: so the process that watches knows a person's writing from its own.
     pub hands: u32,
     /// The release that is being shown; none between updates.
     pub trying: Option<Trying>,
-    /// Switches in a row that were begun for a wish and did not show it.
+    /// Switches in a row that were begun for a wanted release and did not show it.
     pub missed: Option<Missed>,
     /// Releases that it went back from, the latest last.
     pub bad: Vec<Bad>,
@@ -40,9 +40,9 @@ pub struct Watched {
     pub report: TargetReport,
 }
 
-/// What the proxy wanted.
+/// A release that the proxy wants the target to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Wish {
+pub struct WantedRelease {
     /// The release.
     pub release: ReleaseId,
     /// The rollout that assigned it.
@@ -53,7 +53,7 @@ pub struct Wish {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missed {
     /// What they were for.
-    pub wish: Wish,
+    pub wanted: WantedRelease,
     /// How many they were.
     pub times: u32,
 }
@@ -62,7 +62,7 @@ pub struct Missed {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trying {
     /// The release.
-    pub wish: Wish,
+    pub wanted: WantedRelease,
     /// Its labels.
     pub labels: Vec<Label>,
     /// The release that was shown before.
@@ -101,9 +101,9 @@ pub struct Bad {
 
 impl Trying {
     /// Begins: of many labels the first are kept.
-    pub fn new(wish: Wish, labels: &[Label], from: Option<ReleaseId>, since: u64) -> Self {
+    pub fn new(wanted: WantedRelease, labels: &[Label], from: Option<ReleaseId>, since: u64) -> Self {
         let labels = labels.iter().take(LABELS_MAX).cloned().collect();
-        Self { wish, labels, from, since, step: Step::Switching }
+        Self { wanted, labels, from, since, step: Step::Switching }
     }
 }
 
@@ -152,13 +152,13 @@ impl Watched {
     }
 
     /// Counts a switch that was begun and did not show its release.
-    pub fn miss(&mut self, wish: Wish) {
-        self.missed = Some(Missed { wish, times: self.missed(wish).saturating_add(1) });
+    pub fn miss(&mut self, wanted: WantedRelease) {
+        self.missed = Some(Missed { wanted, times: self.missed(wanted).saturating_add(1) });
     }
 
-    /// Returns the switches in a row that were begun for a wish and did not show it.
-    pub fn missed(&self, wish: Wish) -> u32 {
-        self.missed.filter(|missed| missed.wish == wish).map_or(0, |missed| missed.times)
+    /// Returns the switches in a row that were begun for a wanted release and did not show it.
+    pub fn missed(&self, wanted: WantedRelease) -> u32 {
+        self.missed.filter(|missed| missed.wanted == wanted).map_or(0, |missed| missed.times)
     }
 
     /// Encodes the value.

@@ -7,6 +7,7 @@ use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
@@ -14,6 +15,23 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use ground::threads::Error;
+
+/// Tells blocking work to end once it is dropped.
+#[derive(Debug, Default)]
+pub struct CancelOnDrop(Arc<AtomicBool>);
+
+impl CancelOnDrop {
+    /// Returns what the work looks at: true once it is to end.
+    pub fn cancelled(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// Work on its thread; a future of its result. If it is dropped, the work continues.
 #[derive(Debug)]

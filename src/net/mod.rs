@@ -5,3 +5,4 @@ pub mod identity;
 pub mod link;
 pub mod link_estimate;
 pub mod blocking;
+pub mod owned_task;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -13,7 +12,7 @@ use super::current_token::checks;
 use super::follow::{Following, Unheard};
 use super::granted::Granted;
 use crate::delivery::destination::{Check, Destination};
-use crate::net::blocking;
+use crate::net::blocking::{self, CancelOnDrop};
 use crate::net::link::Sender;
 use ground::ids::{AppName, DeliveryId, DestinationName};
 use protocol::token::Action;
@@ -195,16 +194,6 @@ pub(super) fn drop_destination(
     Ok(DestinationDropped { name, deliveries, releases })
 }
 
-/// Ends what is tried when it is dropped: at the end of its time, and when the agent is gone.
-#[derive(Default)]
-struct EndsWith(Arc<AtomicBool>);
-
-impl Drop for EndsWith {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 /// Tries one destination, or all that the token allows, and answers with the steps of each. One hangs no other up: each has a
 /// thread and a minute.
 ///
@@ -228,12 +217,13 @@ pub(super) async fn check(
     for name in names {
         let Some(destination) = shared.destinations.get(&name).map(Arc::clone) else { continue };
         granted.still_holds()?;
-        let until = EndsWith::default();
-        let cancelled = Arc::clone(&until.0);
+        // Also when the agent is gone.
+        let cancel = CancelOnDrop::default();
+        let cancelled = cancel.cancelled();
         let mut checking = blocking::start(move || destination.check(&cancelled));
         let checked = timeout(CHECK_TIME_MAX, &mut checking).await;
         let is_late = checked.is_err();
-        drop(until);
+        drop(cancel);
         let checked = match checked {
             Ok(checked) => checked,
             // It says which step it was at, unless a file system hangs.

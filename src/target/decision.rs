@@ -1,21 +1,21 @@
-//! What a wish comes to, before anything is fetched.
+//! Decides what is done about a wanted release, before anything is fetched.
 
 use super::error::Result;
 use super::hooks::reason;
 use super::watched_directory::{Held, Target};
 use disk::clock::now;
 use format::target::TargetState;
-use format::watched::{Trying, Watched, Wish};
+use format::watched::{Trying, WantedRelease, Watched};
 use ground::faults::Fault;
 use ground::ids::{Label, ReleaseId};
 
 /// What a person can do about a release that is bad here.
 const BY_HAND: &str = "`whit pull` by hand tries it again";
 
-/// Switches in a row that are begun for a wish: each stops what is shown, and starts it again where the release cannot be shown.
+/// Switches in a row that are begun for a wanted release: each stops what is shown, and starts it again where the release cannot be shown.
 const SWITCHES_MAX: u32 = 3;
 
-/// What a wish comes to, before anything is fetched.
+/// What is done about a wanted release.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Decision {
     /// The release is fetched and shown.
@@ -26,12 +26,12 @@ pub(super) enum Decision {
     Stay(TargetState),
 }
 
-/// Decides what a wish comes to where `shown` is shown; says which release that is about. This is the wanted one, unless a person has
+/// Decides what is done about a wanted release where `shown` is shown. Returns the release that this is about, too. This is the wanted one, unless a person has
 /// shown another since.
-fn decide(watched: &Watched, shown: Option<ReleaseId>, wish: Wish) -> (ReleaseId, Decision) {
+fn decide(watched: &Watched, shown: Option<ReleaseId>, wanted: WantedRelease) -> (ReleaseId, Decision) {
     let is_proven = shown.is_none() || watched.good == shown;
-    let by_hand = shown.filter(|_| watched.by_hand && watched.dealt == Some(wish));
-    let about = by_hand.unwrap_or(wish.release);
+    let by_hand = shown.filter(|_| watched.by_hand && watched.dealt == Some(wanted));
+    let about = by_hand.unwrap_or(wanted.release);
     let is_shown = shown == Some(about);
     let failed = |why: String| {
         let report = &watched.report;
@@ -49,7 +49,7 @@ fn decide(watched: &Watched, shown: Option<ReleaseId>, wish: Wish) -> (ReleaseId
         Some(bad) => failed(format!("{}; what was shown before could not be started again", bad.reason)),
         None if is_shown && !is_proven => Decision::Prove,
         None if is_shown => Decision::Stay(TargetState::Confirmed),
-        None if watched.missed(wish) >= SWITCHES_MAX => {
+        None if watched.missed(wanted) >= SWITCHES_MAX => {
             failed(format!("{SWITCHES_MAX} times it could not be shown; {BY_HAND}"))
         }
         None => Decision::Fetch,
@@ -58,19 +58,24 @@ fn decide(watched: &Watched, shown: Option<ReleaseId>, wish: Wish) -> (ReleaseId
 }
 
 impl Target {
-    /// Decides what a wish comes to; reports and remembers it where nothing is to be fetched.
-    pub(super) fn begin(&self, held: &mut Held, wish: Wish, labels: &[Label]) -> Result<Decision> {
+    /// Decides what is done about a wanted release; reports and remembers it where nothing is to be fetched.
+    ///
+    /// # Errors
+    /// The place cannot be read, or what was decided cannot be written.
+    pub(super) fn begin(&self, held: &mut Held, wanted: WantedRelease, labels: &[Label]) -> Result<Decision> {
         let shown = held.place.shown()?;
         let release = shown.as_ref().map(|(release, _)| *release);
-        let (about, decision) = decide(&held.watched, release, wish);
-        held.watched.by_hand = about != wish.release;
+        let (about, decision) = decide(&held.watched, release, wanted);
+        held.watched.by_hand = about != wanted.release;
         match (&decision, shown) {
             (Decision::Stay(state), _) => {
                 let report = &held.watched.report;
                 let gone_back = matches!(report.state, TargetState::RolledBack { .. });
                 let (about, state) = match report.about {
                     // Its rollout takes back what it went back from by itself: why, people still want to know.
-                    Some(left) if gone_back && wish.rollout.is_some() && report.rollout == wish.rollout => {
+                    Some(left)
+                        if gone_back && wanted.rollout.is_some() && report.rollout == wanted.rollout =>
+                    {
                         (left, &report.state.clone())
                     }
                     _ => (about, state),
@@ -79,14 +84,14 @@ impl Target {
                 if watched.report.about != Some(about) || watched.report.state != *state {
                     watched.report.output = String::new();
                 }
-                watched.dealt = Some(wish);
-                self.conclude(held, watched, wish, Some(about), state.clone())?;
+                watched.dealt = Some(wanted);
+                self.conclude(held, watched, wanted, Some(about), state.clone())?;
             }
             (Decision::Prove, Some((_, copy))) => {
-                held.watched.dealt = Some(wish);
+                held.watched.dealt = Some(wanted);
                 let labels = if held.watched.by_hand { &[] } else { labels };
-                let wish = Wish { release: about, ..wish };
-                self.prove(held, Trying::new(wish, labels, None, now()), copy)?;
+                let wanted = WantedRelease { release: about, ..wanted };
+                self.prove(held, Trying::new(wanted, labels, None, now()), copy)?;
             }
             _ => {
                 held.watched.report.shown = release;

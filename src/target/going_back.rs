@@ -11,7 +11,7 @@ use crate::net::blocking::start_whole;
 use disk::clock::now;
 use disk::crash_points;
 use format::target::TargetState;
-use format::watched::{Step, Trying, Wish};
+use format::watched::{Step, Trying, WantedRelease};
 use ground::faults::{Fault, Faulty as _};
 use ground::ids::ReleaseId;
 
@@ -51,9 +51,9 @@ impl Target {
         if let Step::GoingBack { reason, output } = trying.step.clone() {
             return self.go_back(held, &trying, &reason, output);
         }
-        let wish = trying.wish;
+        let wanted = trying.wanted;
         let shown = held.place.shown()?;
-        let is_shown = shown.as_ref().is_some_and(|(shown, _)| *shown == wish.release);
+        let is_shown = shown.as_ref().is_some_and(|(shown, _)| *shown == wanted.release);
         let broken = broken.unwrap_or_else(|| Broken {
             why: format!(
                 "whit or the machine stopped before the release was {}",
@@ -65,17 +65,17 @@ impl Target {
         if is_shown {
             return self.leave(held, trying, &broken.why, broken.output);
         }
-        let more = self.start_again(shown.as_ref(), wish, &broken.why);
+        let more = self.start_again(shown.as_ref(), wanted, &broken.why);
         if self.is_ending() {
             return Ok(());
         }
         let mut watched = held.watched.clone();
-        (watched.trying, watched.dealt) = (None, Some(wish));
-        watched.miss(wish);
+        (watched.trying, watched.dealt) = (None, Some(wanted));
+        watched.miss(wanted);
         watched.report.output = broken.output;
         let state =
             TargetState::Failed { reason: reason(&format!("{}{more}", broken.why)), fault: broken.fault };
-        self.conclude(held, watched, wish, Some(wish.release), state)
+        self.conclude(held, watched, wanted, Some(wanted.release), state)
     }
 
     /// Remembers the shown release as bad, and goes back from it.
@@ -83,7 +83,7 @@ impl Target {
         let why = reason(why);
         trying.step = Step::GoingBack { reason: why.clone(), output: output.clone() };
         held.watched.trying = Some(trying.clone());
-        held.watched.add_bad(trying.wish.release, now(), why.clone());
+        held.watched.add_bad(trying.wanted.release, now(), why.clone());
         self.write(&held.watched);
         crash_points::point("update.failed");
         self.go_back(held, &trying, &why, output)
@@ -91,20 +91,20 @@ impl Target {
 
     /// Stops the shown release, shows the copy before again, and starts it.
     fn go_back(&self, held: &mut Held, trying: &Trying, why: &str, output: String) -> Result<()> {
-        let wish = trying.wish;
+        let wanted = trying.wanted;
         let mut watched = held.watched.clone();
         (watched.trying, watched.missed) = (None, None);
         if !watched.by_hand {
-            watched.dealt = Some(wish);
+            watched.dealt = Some(wanted);
         }
         watched.report.output = output;
         let failed = |held: &mut Held, more: &str, fault| {
             let state = TargetState::Failed { reason: reason(&format!("{why}; {more}")), fault };
-            self.conclude(held, watched.clone(), wish, Some(wish.release), state)
+            self.conclude(held, watched.clone(), wanted, Some(wanted.release), state)
         };
         let is_good = |release: &ReleaseId| held.watched.bad(release).is_none();
         let shown = held.place.shown()?;
-        let is_shown = shown.as_ref().is_some_and(|(shown, _)| *shown == wish.release);
+        let is_shown = shown.as_ref().is_some_and(|(shown, _)| *shown == wanted.release);
         let Some(from) = trying.from.filter(is_good) else {
             let by_hand = held.watched.by_hand;
             let more = if by_hand {
@@ -116,18 +116,18 @@ impl Target {
         };
         let mut more = match &shown {
             Some((_, copy)) if is_shown && held.place.previous()?.is_some() => {
-                self.stop(from, copy.clone(), wish, why)
+                self.stop(from, copy.clone(), wanted, why)
             }
             _ => String::new(),
         };
         if self.is_ending() {
             return Ok(());
         }
-        let back = match held.place.go_back(Some(&wish.release), &self.reports) {
+        let back = match held.place.go_back(Some(&wanted.release), &self.reports) {
             Ok(back) => back,
             // Nobody can: a newer release still may come.
             Err(error) if !matches!(error.fault(), Fault::Retry | Fault::Full | Fault::Interrupted) => {
-                let again = self.start_again(shown.as_ref(), wish, why);
+                let again = self.start_again(shown.as_ref(), wanted, why);
                 return failed(
                     held,
                     &format!("and it cannot go back: {}{again}", with_hint(&error)),
@@ -138,7 +138,7 @@ impl Target {
         };
         crash_points::point("update.back");
         let failure = match &self.options.hooks.on_release {
-            Some(line) => self.run_going_back(line, back.release, back.copy, wish, why),
+            Some(line) => self.run_going_back(line, back.release, back.copy, wanted, why),
             None => String::new(),
         };
         crash_points::point("update.restarted");
@@ -154,11 +154,11 @@ impl Target {
         } else {
             TargetState::Failed { reason: text, fault: Fault::Input }
         };
-        self.conclude(held, watched, wish, Some(wish.release), state)
+        self.conclude(held, watched, wanted, Some(wanted.release), state)
     }
 
     /// Stops the release that is left. Returns what is to be added to the reason.
-    fn stop(&self, back: ReleaseId, copy: PathBuf, left: Wish, why: &str) -> String {
+    fn stop(&self, back: ReleaseId, copy: PathBuf, left: WantedRelease, why: &str) -> String {
         let Some(line) = &self.options.hooks.before_release else { return String::new() };
         let mut occasion = self.occasion(Event::BeforeRelease, back, &[], copy);
         occasion.previous = Some(left.release);
@@ -170,7 +170,7 @@ impl Target {
     }
 
     /// Runs the start command of the copy that stays shown, if it may have been stopped. Returns what is to be added to the reason.
-    fn start_again(&self, shown: Option<&(ReleaseId, PathBuf)>, left: Wish, why: &str) -> String {
+    fn start_again(&self, shown: Option<&(ReleaseId, PathBuf)>, left: WantedRelease, why: &str) -> String {
         let hooks = &self.options.hooks;
         let (Some(_), Some(line), Some((shown, copy))) = (&hooks.before_release, &hooks.on_release, shown)
         else {
@@ -179,7 +179,14 @@ impl Target {
         self.run_going_back(line, *shown, copy.clone(), left, why)
     }
 
-    fn run_going_back(&self, line: &str, shown: ReleaseId, copy: PathBuf, left: Wish, why: &str) -> String {
+    fn run_going_back(
+        &self,
+        line: &str,
+        shown: ReleaseId,
+        copy: PathBuf,
+        left: WantedRelease,
+        why: &str,
+    ) -> String {
         let mut occasion = self.occasion(Event::RolledBack, shown, &[], copy);
         occasion.previous = Some(left.release);
         occasion.reason = Some(why.to_owned());

@@ -1,4 +1,4 @@
-//! The stream of a watching target: what it does goes to the proxy, what the proxy wants comes back. It is made again for ever.
+//! The stream of a watching target: its reports go to the proxy, what the proxy wants comes back. It is opened again whenever it ends.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::error::{Error, Result};
 use super::watched_directory::Target;
 use crate::agent::{self, Access, Session};
 use crate::net::link::{self, Receiver};
+use crate::net::owned_task::OwnedTask;
 use ground::faults::{Fault, Faulty as _};
 use ground::ids::Label;
 use ground::limits::{CONNECT_TIME_MAX, TARGET_ALIVE_EVERY, TARGET_SILENCE_MAX};
@@ -40,34 +40,25 @@ pub struct Route {
     pub follows: Option<Label>,
 }
 
-/// What the proxy wants, and a session to fetch it by.
+/// What the proxy wants last, and a session to fetch it by.
 #[derive(Debug, Clone)]
-pub struct Wish {
+pub struct Newest {
     /// The session.
     pub session: Arc<Session>,
     /// The release.
     pub wanted: Wanted,
 }
 
-/// A task that ends with its owner.
-pub struct Task<T>(pub JoinHandle<T>);
-
-impl<T> Drop for Task<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Holds a stream to the proxy, for ever, and hands on what it wants, the newest only.
+/// Keeps a stream to the proxy open, for ever, and hands on the newest that it wants.
 ///
 /// # Errors
 /// The proxy refuses the target before it has ever accepted it, in a way that another try does not mend.
 pub async fn hold(
     target: Arc<Target>,
     route: Route,
-    wishes: Arc<watch::Sender<Option<Wish>>>,
+    newest: Arc<watch::Sender<Option<Newest>>>,
 ) -> Result<Infallible> {
-    let mut stream = Stream { target, route, wishes, session: None, was_heard: false, was_accepted: false };
+    let mut stream = Stream { target, route, newest, session: None, was_heard: false, was_accepted: false };
     let mut tries = 0;
     let mut is_away = false;
     loop {
@@ -104,7 +95,7 @@ pub fn wait((least, most): (Duration, Duration), tries: u32, seed: u64) -> Durat
 struct Stream {
     target: Arc<Target>,
     route: Route,
-    wishes: Arc<watch::Sender<Option<Wish>>>,
+    newest: Arc<watch::Sender<Option<Newest>>>,
     session: Option<Arc<Session>>,
     /// True if the proxy said something in this conversation.
     was_heard: bool,
@@ -137,7 +128,7 @@ impl Stream {
         };
         let (mut sender, receiver) = session.request(&Operation::Watch(Box::new(hello))).await?;
         let (messages_in, mut messages) = mpsc::channel(MESSAGES_AHEAD);
-        let _reader = Task(tokio::spawn(read(receiver, messages_in)));
+        let _reader = OwnedTask::start(read(receiver, messages_in));
         let mut renewals = session.renewals();
         let mut alive = interval(TARGET_ALIVE_EVERY);
         alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -188,8 +179,8 @@ impl Stream {
             ToTarget::Refused(refusal) => return Err(agent::Error::Refused(refusal).into()),
             ToTarget::Alive => {}
             ToTarget::Wanted(wanted) if wanted.record.app == *self.target.app() => {
-                let wish = Wish { session: Arc::clone(session), wanted: *wanted };
-                self.wishes.send_replace(Some(wish));
+                let newest = Newest { session: Arc::clone(session), wanted: *wanted };
+                self.newest.send_replace(Some(newest));
             }
             ToTarget::Wanted(_) => {
                 return Err(agent::Error::OutOfTurn("a release of another application").into());

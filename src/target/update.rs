@@ -20,7 +20,7 @@ use disk::clock::now;
 use disk::crash_points;
 use format::record::Progress;
 use format::target::{TargetReport, TargetState};
-use format::watched::{Trying, Wish};
+use format::watched::{Trying, WantedRelease};
 use ground::faults::Faulty as _;
 use ground::ids::{ReleaseId, Selector};
 use ground::poison::Unpoisoned as _;
@@ -39,22 +39,23 @@ pub enum Outcome {
 const COPIES_MIN: usize = 2;
 
 impl Target {
-    /// Does what the proxy wants. Dropped before the gate was passed, nothing has changed.
+    /// Shows the release that the proxy wants last, starts and confirms it, or goes back. Dropped before the gate was passed, nothing has
+    /// changed.
     ///
     /// # Errors
     /// The place cannot be opened, or what was begun before cannot be finished. Failures of the update itself are reported.
     pub async fn update(
         self: &Arc<Self>,
         session: &Session,
-        wanted: &Wanted,
+        newest: &Wanted,
         gate: &Arc<Gate>,
     ) -> Result<Outcome> {
-        let rollout = wanted.assigned.as_ref().map(|assigned| assigned.rollout);
-        let wish = Wish { release: wanted.record.release, rollout };
-        let (target, labels) = (Arc::clone(self), wanted.record.labels.clone());
+        let rollout = newest.assigned.as_ref().map(|assigned| assigned.rollout);
+        let wanted = WantedRelease { release: newest.record.release, rollout };
+        let (target, labels) = (Arc::clone(self), newest.record.labels.clone());
         let begun = start_whole(move || {
             let mut held = target.hold()?;
-            let decision = target.begin(&mut held, wish, &labels)?;
+            let decision = target.begin(&mut held, wanted, &labels)?;
             let shown = held.place.shown()?;
             Ok::<_, Error>((held, decision, shown))
         });
@@ -63,14 +64,14 @@ impl Target {
         if decision != Decision::Fetch || !gate.open() {
             return Ok(Outcome::Settled);
         }
-        let record = &wanted.record;
+        let record = &newest.record;
         let selector = Selector {
             app: record.app.clone(),
             at: Some(record.release.to_string().parse().expect("64 digits are a word")),
         };
         let total = Progress { bytes: 0, total: record.totals.bytes, files: record.totals.files };
         let report = TargetReport {
-            about: Some(wish.release),
+            about: Some(wanted.release),
             rollout,
             state: TargetState::Fetching(total),
             fetched_bytes: 0,
@@ -78,12 +79,12 @@ impl Target {
             output: String::new(),
             ..held.watched.report.clone()
         };
-        self.reports.say(&TargetReport { held_up: self.held_up(wish), ..report.clone() });
+        self.reports.say(&TargetReport { held_up: self.held_up(wanted), ..report.clone() });
         let monitor = self.reports.fetching(report.clone(), total, Arc::clone(gate));
         let options = self.pull_options(&held.place);
         let stopped = Arc::new(Mutex::new(None));
         let shown = from.as_ref().map(|(release, _)| *release);
-        let trying = Trying::new(wish, &record.labels, shown, now());
+        let trying = Trying::new(wanted, &record.labels, shown, now());
         let before = self.before_switch(from, trying.clone(), report, gate, &stopped);
         let pulled = held.place.pull(session, &selector, options, Some(before), &monitor).await;
         // What follows is short, or has begun.
@@ -103,7 +104,7 @@ impl Target {
                 }
                 Err(error) => {
                     let failure = stopped.lock().unpoisoned().take();
-                    target.not_shown(held, wish, &error, failure)?;
+                    target.not_shown(held, wanted, &error, failure)?;
                     Ok(Outcome::Again)
                 }
             }
@@ -112,9 +113,9 @@ impl Target {
     }
 
     /// Returns why the last try to fetch what is wanted ended, if that is what was reported last.
-    fn held_up(&self, wish: Wish) -> Option<String> {
+    fn held_up(&self, wanted: WantedRelease) -> Option<String> {
         let report = self.reports.newest()?;
-        let is_same = (report.about, report.rollout) == (Some(wish.release), wish.rollout);
+        let is_same = (report.about, report.rollout) == (Some(wanted.release), wanted.rollout);
         report.held_up.filter(|_| is_same && matches!(report.state, TargetState::Fetching(_)))
     }
 
@@ -142,14 +143,14 @@ impl Target {
             let report = TargetReport { state: TargetState::Switching, ..report };
             target.reports.say(&report);
             target.state.hold_room();
-            let (wish, labels) = (trying.wish, trying.labels.clone());
+            let (wanted, labels) = (trying.wanted, trying.labels.clone());
             let mut watched = target.read();
             watched.trying = Some(trying);
             watched.by_hand = false;
             watched.report = report;
             target.write_now(&watched)?;
             if let (Some(line), Some((from, copy))) = (&target.options.hooks.before_release, from) {
-                let mut occasion = target.occasion(Event::BeforeRelease, wish.release, &labels, copy);
+                let mut occasion = target.occasion(Event::BeforeRelease, wanted.release, &labels, copy);
                 occasion.previous = Some(from);
                 if let Err(failure) = target.options.hooks.run(line, &occasion, &target.ending) {
                     *stopped.lock().unpoisoned() = Some(failure);
@@ -163,12 +164,12 @@ impl Target {
 
     /// Starts and confirms the release that is shown now; goes back where that fails.
     pub(super) fn prove(&self, held: &mut Held, trying: Trying, copy: PathBuf) -> Result<()> {
-        let wish = trying.wish;
-        held.watched.report.shown = Some(wish.release);
+        let wanted = trying.wanted;
+        held.watched.report.shown = Some(wanted.release);
         held.watched.report.previous = held.place.previous()?.map(|(release, _)| release);
         let report = TargetReport {
-            about: Some(wish.release),
-            rollout: wish.rollout,
+            about: Some(wanted.release),
+            rollout: wanted.rollout,
             state: TargetState::Confirming,
             output: String::new(),
             ..held.watched.report.clone()
@@ -176,7 +177,7 @@ impl Target {
         self.reports.say(&report);
         held.watched.report = report;
         let Hooks { on_release, .. } = &self.options.hooks;
-        let mut occasion = self.occasion(Event::Released, wish.release, &trying.labels, copy);
+        let mut occasion = self.occasion(Event::Released, wanted.release, &trying.labels, copy);
         occasion.previous = trying.from;
         let proven = match on_release {
             Some(line) => self.options.hooks.run(line, &occasion, &self.ending).map_err(|failure| Failure {
@@ -198,18 +199,18 @@ impl Target {
         crash_points::point("update.confirmed");
         let mut watched = held.watched.clone();
         (watched.trying, watched.missed) = (None, None);
-        watched.good = Some(wish.release);
+        watched.good = Some(wanted.release);
         if !watched.by_hand {
-            watched.dealt = Some(wish);
+            watched.dealt = Some(wanted);
         }
-        self.conclude(held, watched, wish, Some(wish.release), TargetState::Confirmed)
+        self.conclude(held, watched, wanted, Some(wanted.release), TargetState::Confirmed)
     }
 
     /// Reports why a release was not shown. Where its switch had begun, finishes that.
     fn not_shown(
         &self,
         mut held: Held,
-        wish: Wish,
+        wanted: WantedRelease,
         error: &place::Error,
         failure: Option<Failure>,
     ) -> Result<()> {
@@ -228,16 +229,16 @@ impl Target {
             if let Some(report) = self.reports.newest() {
                 self.reports.say(&TargetReport { held_up: Some(reason(&why)), ..report });
             }
-            if held.watched.dealt != Some(wish) {
-                held.watched.dealt = Some(wish);
+            if held.watched.dealt != Some(wanted) {
+                held.watched.dealt = Some(wanted);
                 self.write(&held.watched);
             }
             return Ok(());
         }
         let mut watched = held.watched.clone();
         watched.report.output = output;
-        watched.dealt = Some(wish);
+        watched.dealt = Some(wanted);
         let state = TargetState::Failed { reason: reason(&why), fault: error.fault() };
-        self.conclude(&mut held, watched, wish, Some(wish.release), state)
+        self.conclude(&mut held, watched, wanted, Some(wanted.release), state)
     }
 }

@@ -1,6 +1,6 @@
-//! Watches: keeps a directory at what the proxy wants, until it is told to stop.
+//! Keeps a directory at the release that the proxy wants, until it is stopped.
 //!
-//! A newer wish ends a fetch, and waits for a switch that has begun. What failed before its switch is tried again, later each time.
+//! A newer wanted release ends a fetch, and waits for a switch that has begun. What failed before its switch is tried again, later each time.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -12,9 +12,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::error::{Error, Result};
 use super::gate::Gate;
-use super::stream::{self, Route, Task, Wish};
+use super::stream::{self, Newest, Route};
 use super::update::Outcome;
 use super::watched_directory::Target;
+use crate::net::owned_task::OwnedTask;
 use ground::threads;
 
 /// The wait before a failed update is tried again; it doubles, up to …
@@ -31,21 +32,18 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The proxy refuses the target before it has ever accepted it.
 pub async fn watch(target: Arc<Target>, route: Route, stop: watch::Receiver<u32>) -> Result<()> {
     let mut watcher = Watcher { target, stop, retry: None, tries: 0 };
-    let wishes = Arc::new(watch::Sender::new(None));
-    let mut newest = wishes.subscribe();
-    let holding = stream::hold(Arc::clone(&watcher.target), route, wishes);
-    let mut holding = Task(tokio::spawn(holding));
+    let newest = Arc::new(watch::Sender::new(None));
+    let mut incoming = newest.subscribe();
+    let holding = stream::hold(Arc::clone(&watcher.target), route, newest);
+    let mut holding = OwnedTask::start(holding);
     // The proxy hears of what was begun before; what it wants waits until that is finished.
     let watched = match watcher.recover().await {
-        Some(()) => watcher.follow(&mut newest, &mut holding).await,
+        Some(()) => watcher.follow(&mut incoming, &mut holding).await,
         None => Ok(()),
     };
     watcher.flush().await;
     // It holds the target, and with it the directory's lock.
-    if !holding.0.is_finished() {
-        holding.0.abort();
-        drop((&mut holding.0).await);
-    }
+    holding.end().await;
     watched
 }
 
@@ -89,14 +87,14 @@ impl Watcher {
     /// Does what is wanted, until it is told to stop.
     async fn follow(
         &mut self,
-        newest: &mut watch::Receiver<Option<Wish>>,
-        holding: &mut Task<Result<Infallible>>,
+        incoming: &mut watch::Receiver<Option<Newest>>,
+        holding: &mut OwnedTask<Result<Infallible>>,
     ) -> Result<()> {
         let mut written = self.target.state().written();
         loop {
             let retry = self.retry;
             tokio::select! {
-                ended = &mut holding.0 => {
+                ended = &mut *holding => {
                     return match ended {
                         Ok(Ok(never)) => match never {},
                         Ok(Err(error)) => Err(error),
@@ -104,7 +102,7 @@ impl Watcher {
                     };
                 }
                 _ = self.stop.changed() => return Ok(()),
-                Ok(()) = newest.changed() => self.tries = 0,
+                Ok(()) = incoming.changed() => self.tries = 0,
                 () = sleep_until(retry.unwrap_or_else(Instant::now)), if retry.is_some() => {}
                 () = sleep(LOOK_EVERY) => {
                     self.flush().await;
@@ -114,9 +112,9 @@ impl Watcher {
                 }
             }
             self.retry = None;
-            let wish = newest.borrow_and_update().clone();
-            let Some(wish) = wish else { continue };
-            if !self.update(&wish, newest).await {
+            let newest = incoming.borrow_and_update().clone();
+            let Some(newest) = newest else { continue };
+            if !self.update(&newest, incoming).await {
                 return Ok(());
             }
             written = self.target.state().written();
@@ -124,21 +122,21 @@ impl Watcher {
     }
 
     /// Does what is wanted; returns false if it is told to stop meanwhile.
-    async fn update(&mut self, wish: &Wish, newest: &mut watch::Receiver<Option<Wish>>) -> bool {
+    async fn update(&mut self, newest: &Newest, incoming: &mut watch::Receiver<Option<Newest>>) -> bool {
         let gate = Arc::new(Gate::default());
         let target = Arc::clone(&self.target);
-        let mut updating = pin!(target.update(&wish.session, &wish.wanted, &gate));
+        let mut updating = pin!(target.update(&newest.session, &newest.wanted, &gate));
         // True if another release waits for the end of a switch, or the same is wanted once more.
         let (mut waits, mut comes_next) = (false, false);
         let ended = loop {
             tokio::select! {
                 ended = &mut updating => break ended,
-                Ok(()) = newest.changed(), if !waits => {
-                    let release = newest.borrow().as_ref().map(|wish| wish.wanted.record.release);
+                Ok(()) = incoming.changed(), if !waits => {
+                    let release = incoming.borrow().as_ref().map(|newest| newest.wanted.record.release);
                     comes_next = true;
-                    waits = release != Some(wish.wanted.record.release);
+                    waits = release != Some(newest.wanted.record.release);
                     if waits && gate.end() {
-                        newest.mark_changed();
+                        incoming.mark_changed();
                         return true;
                     }
                 }
@@ -151,12 +149,12 @@ impl Watcher {
             }
         };
         if comes_next {
-            newest.mark_changed();
+            incoming.mark_changed();
         }
         match ended {
             Ok(Outcome::Settled) => self.tries = 0,
             Ok(Outcome::Again) => self.try_again(),
-            Err(error) => self.fail(Some(wish), &error),
+            Err(error) => self.fail(Some(newest), &error),
         }
         *self.stop.borrow() == 0
     }
@@ -171,7 +169,7 @@ impl Watcher {
         }
     }
 
-    /// Is told to stop while it cannot: says so, and the second time ends what runs.
+    /// Answers a request to stop that has to wait: says so, and ends what runs at the second one.
     fn hurry(&self) {
         if *self.stop.borrow() > 1 {
             self.target.end_soon();
@@ -182,12 +180,12 @@ impl Watcher {
         }
     }
 
-    fn fail(&mut self, wish: Option<&Wish>, error: &Error) {
+    fn fail(&mut self, newest: Option<&Newest>, error: &Error) {
         if error.is_busy() {
             self.retry = Some(Instant::now() + RETRY_MIN);
             return;
         }
-        self.target.report_failure(wish.map(|wish| &wish.wanted), error);
+        self.target.report_failure(newest.map(|newest| &newest.wanted), error);
         self.try_again();
     }
 

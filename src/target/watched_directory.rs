@@ -16,7 +16,7 @@ use crate::agent::pull::PullOptions;
 use crate::net::blocking::start_whole;
 use disk::files::{self, Lock};
 use format::target::TargetState;
-use format::watched::{Watched, Wish};
+use format::watched::{WantedRelease, Watched};
 use ground::faults::Faulty as _;
 use ground::ids::{AppName, Label, ReleaseId, SpaceName, TargetName};
 use ground::poison::Unpoisoned as _;
@@ -185,7 +185,7 @@ impl Target {
         flushing.await?
     }
 
-    /// Reports that nothing could be done about a wish.
+    /// Reports that nothing could be done about what is wanted.
     pub fn report_failure(&self, wanted: Option<&Wanted>, error: &Error) {
         let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
         let state = TargetState::Failed { reason: reason(&format!("{error}{hint}")), fault: error.fault() };
@@ -202,17 +202,17 @@ impl Target {
         self.ending.load(Ordering::Relaxed)
     }
 
-    /// Writes down and reports how a wish ended.
+    /// Writes down and reports what came of a wanted release.
     pub(super) fn conclude(
         &self,
         held: &mut Held,
         mut watched: Watched,
-        wish: Wish,
+        wanted: WantedRelease,
         about: Option<ReleaseId>,
         state: TargetState,
     ) -> Result<()> {
         watched.report.about = about;
-        watched.report.rollout = wish.rollout;
+        watched.report.rollout = wanted.rollout;
         watched.report.state = state;
         watched.report.shown = held.place.shown()?.map(|(release, _)| release);
         watched.report.previous = held.place.previous()?.map(|(release, _)| release);

@@ -162,7 +162,7 @@ async fn a_release_that_cannot_be_shown_stops_the_shown_one_three_times_at_most(
         assert_eq!(site.log().len(), 0);
     }
     assert!(reason(&site).contains("before the switch"), "{}", reason(&site));
-    // Another wish is another matter.
+    // Wanted by a rollout it is another matter.
     assert_eq!(site.update(&target, &releases[1], Some("00000000-1")).await, Outcome::Again);
 }
 

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 use super::directory_view::{FetchOptions, PullView};
 use super::fetched_chunks::FetchedChunks;
@@ -16,6 +15,7 @@ use crate::agent::pace::{Method, Pace};
 use crate::agent::{Error, Result, Session};
 use crate::net::blocking;
 use crate::net::link::{Receiver, Sender};
+use crate::net::owned_task::OwnedTask;
 use format::manifest::Root;
 use format::record::Record;
 use ground::ids::{ChunkId, Selector};
@@ -97,11 +97,11 @@ impl Fetch {
         let (replies_in, replies) = mpsc::channel(REPLIES_AHEAD);
         let (requests, requests_in) = mpsc::channel(PULL_REQUESTS_OPEN);
         // Dropped with this future: then the thread sees the end, and ends too.
-        let _reader = Task(tokio::spawn(read(receiver, replies_in)));
-        let mut writer = Task(tokio::spawn(write(sender, requests_in, session.renewals())));
+        let _reader = OwnedTask::start(read(receiver, replies_in));
+        let writer = OwnedTask::start(write(sender, requests_in, session.renewals()));
         let talk = Talk { replies, requests, runtime: Handle::current() };
         let fetched = blocking::start(move || self.converse(talk, have)).await??;
-        (&mut writer.0).await.unwrap_or(Err(Error::Ended))?;
+        writer.await.unwrap_or(Err(Error::Ended))?;
         Ok(fetched)
     }
 
@@ -172,15 +172,6 @@ impl Talk {
         };
         let heard = self.runtime.block_on(async { tokio::time::timeout(HEAR_OUT, heard).await });
         Err(heard.unwrap_or(Error::Ended))
-    }
-}
-
-/// A task that ends with its owner.
-struct Task<T>(JoinHandle<T>);
-
-impl<T> Drop for Task<T> {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

@@ -29,7 +29,7 @@ pub use fetched_chunks::FetchedChunks;
 pub use local_chunks::{DirectoryChunks, LocalChunks};
 pub use marked_copy::{CopyPlace, MarkedCopy};
 pub use options::{BeforeSwitch, Layout, PullOptions};
-pub use place::{Named, PlaceError};
+pub use place::{Named, PlaceError, absolute};
 pub use prepare::Belief;
 pub use publish::{PlainDirectory, pull_tree};
 pub use pulled::Pulled;

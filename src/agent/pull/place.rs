@@ -1,8 +1,10 @@
 //! The reasons why a directory cannot be pulled into.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use crate::agent::Result;
+use disk::files::OnPath as _;
 use ground::escape;
 use ground::faults::{Fault, faulty};
 
@@ -87,6 +89,14 @@ faulty! {
         "pull as the user who pulled before, or remove that folder if nobody did";
     Self::Closed { place, .. } => Fault::Denied,
         format!("{INSIDE}; or let the pull write to {}", place.parent().unwrap_or(place).display());
+}
+
+/// Returns the absolute path of a directory; `DIR/.` and `DIR/` are DIR.
+///
+/// # Errors
+/// The process has no working directory.
+pub fn absolute(directory: &Path) -> Result<PathBuf> {
+    Ok(std::path::absolute(directory).on("find", directory)?.components().collect())
 }
 
 /// The number of some paths, and the first of them by name.

@@ -12,7 +12,7 @@ use super::local_chunks::LocalChunks;
 use super::mark::{Beginning, Mark};
 use super::mark_writer::{self, Written};
 use super::options::{BeforeSwitch, Layout, PullOptions};
-use super::place::{Named, PlaceError};
+use super::place::{Named, PlaceError, absolute};
 use super::prepare::{Belief, Prepared, Was, prepare};
 use super::pulled::Pulled;
 use super::staging::{SetAside, Staging, is_there, marks_of};
@@ -22,7 +22,7 @@ use crate::agent::{Error, Result, Session, blocking};
 use crate::net::blocking::start_whole;
 use crate::restore::{self, ChunkSource, Linkable, Previous, TreeOptions};
 use disk::crash_points;
-use disk::files::{self, Folder, OnPath};
+use disk::files::{self, Folder};
 use format::manifest::Root;
 use format::recipe::ChunkRef;
 use ground::ids::{ReleaseId, Selector};
@@ -64,9 +64,7 @@ impl PlainDirectory {
     /// # Errors
     /// Another pull is making it, or what is beside it cannot be read or changed.
     pub fn open(target: &Path, monitor: &dyn Monitor) -> Result<Self> {
-        let target = std::path::absolute(target).on("find", target)?;
-        // `DIR/.` and `DIR/` are DIR.
-        let target: PathBuf = target.components().collect();
+        let target = absolute(target)?;
         if target.file_name().is_none() {
             return Err(PlaceError::Target(target).into());
         }

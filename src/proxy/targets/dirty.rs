@@ -8,7 +8,7 @@ use ground::ids::{AppName, SpaceName, TargetName};
 use ground::poison::Unpoisoned as _;
 
 /// An application of a space.
-pub(super) type Place = (SpaceName, AppName);
+pub(super) type SpaceApp = (SpaceName, AppName);
 
 /// The targets whose values are to be written.
 #[derive(Debug, Default)]
@@ -19,20 +19,20 @@ pub(super) struct Dirty {
 
 #[derive(Debug, Default)]
 struct State {
-    targets: BTreeSet<(Place, TargetName)>,
+    targets: BTreeSet<(SpaceApp, TargetName)>,
     /// True once what is here is the last.
     ends: bool,
 }
 
 impl Dirty {
     /// Adds a target.
-    pub fn add(&self, place: Place, target: TargetName) {
+    pub fn add(&self, place: SpaceApp, target: TargetName) {
         self.state.lock().unpoisoned().targets.insert((place, target));
         self.changed.notify_one();
     }
 
     /// Adds targets again that could not be written. At the end there is no other time: each reports again when it connects.
-    pub fn put_back(&self, targets: &[(Place, TargetName)]) {
+    pub fn put_back(&self, targets: &[(SpaceApp, TargetName)]) {
         let mut state = self.state.lock().unpoisoned();
         if !state.ends {
             state.targets.extend(targets.iter().cloned());
@@ -46,7 +46,7 @@ impl Dirty {
     }
 
     /// Waits for targets; none at the end.
-    pub fn take(&self) -> Option<Vec<(Place, TargetName)>> {
+    pub fn take(&self) -> Option<Vec<(SpaceApp, TargetName)>> {
         let state = self.state.lock().unpoisoned();
         let waits = |state: &mut State| state.targets.is_empty() && !state.ends;
         let mut state = self.changed.wait_while(state, waits).unpoisoned();

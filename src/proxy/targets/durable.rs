@@ -1,8 +1,8 @@
 //! What the ledger has of targets: read once for each application, written before anybody hears of an assignment.
 
-use super::dirty::Place;
+use super::dirty::SpaceApp;
 use super::entry::Entry;
-use super::registry::{App, Targets, of};
+use super::registry::{App, Targets, app_mut};
 use crate::ledger::{self, Change, Key, Table};
 use format::target::{Assignment, StoredTarget};
 use ground::ids::{AppName, SpaceName, TargetName};
@@ -75,14 +75,15 @@ impl Targets {
     /// Writes down some assignments. `writing` is held.
     fn put(&self, space: &SpaceName, app: &AppName, some: &[(TargetName, Assignment)]) -> ledger::Result<()> {
         let change = |(target, assignment): &(TargetName, Assignment)| {
-            let known = of(&mut self.apps(), space, app).targets.get(target).map(|entry| entry.known.clone());
+            let known =
+                app_mut(&mut self.apps(), space, app).targets.get(target).map(|entry| entry.known.clone());
             let known = StoredTarget { assigned: Some(assignment.clone()), ..known.unwrap_or_default() };
             Change::Put { key: key(space, app, target), value: known.encode() }
         };
         self.ledger.apply(&some.iter().map(change).collect::<Vec<_>>())?;
         let mut apps = self.apps();
         for (target, assignment) in some {
-            let entry = of(&mut apps, space, app).targets.entry(target.clone()).or_default();
+            let entry = app_mut(&mut apps, space, app).targets.entry(target.clone()).or_default();
             (entry.known.assigned, entry.is_kept) = (Some(assignment.clone()), true);
             self.tell(space, entry.status(target, app));
         }
@@ -125,12 +126,12 @@ impl Targets {
         self.load(space, app)?;
         let _writing = self.writing.lock().unpoisoned();
         let is_gone = |entry: &Entry| entry.stream.is_none();
-        if !of(&mut self.apps(), space, app).targets.get(target).is_some_and(is_gone) {
+        if !app_mut(&mut self.apps(), space, app).targets.get(target).is_some_and(is_gone) {
             return Ok(false);
         }
         self.ledger.apply(&[Change::Remove { key: key(space, app, target) }])?;
         let mut apps = self.apps();
-        let targets = &mut of(&mut apps, space, app).targets;
+        let targets = &mut app_mut(&mut apps, space, app).targets;
         // It may have come back meanwhile: then it stays, and is written again.
         let is_back = targets.get(target).is_some_and(|entry| entry.stream.is_some());
         if is_back {
@@ -145,9 +146,9 @@ impl Targets {
     ///
     /// # Errors
     /// The ledger's: none is written.
-    pub(super) fn write(&self, some: &[(Place, TargetName)]) -> ledger::Result<()> {
+    pub(super) fn write(&self, some: &[(SpaceApp, TargetName)]) -> ledger::Result<()> {
         let _writing = self.writing.lock().unpoisoned();
-        let change = |(place, target): &(Place, TargetName)| {
+        let change = |(place, target): &(SpaceApp, TargetName)| {
             let mut apps = self.apps();
             let entry = apps.get_mut(place)?.targets.get_mut(target).filter(|entry| entry.is_kept)?;
             entry.seen_written = entry.known.seen;

@@ -20,11 +20,11 @@ pub(super) struct Entry {
     pub has_releases: bool,
     /// `seen` as the ledger has it.
     pub seen_written: u64,
-    pub stream: Option<Live>,
+    pub stream: Option<OpenStream>,
 }
 
 /// The stream of a target.
-pub(super) struct Live {
+pub(super) struct OpenStream {
     pub instance: u64,
     /// Tells it that a newer one took its place.
     pub replaced: Arc<Notify>,

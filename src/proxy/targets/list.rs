@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::wanted::{find, of};
+use super::wanted::{find, selector_of};
 use crate::net::blocking;
 use crate::net::link::Sender;
 use crate::proxy::audit::Entry;
@@ -15,7 +15,7 @@ use protocol::wire::{Answer, ListedTarget, Refusal, TargetStatus};
 
 /// Targets in one message: with reports of the longest kind still below its bound.
 const ROWS_PER_MESSAGE: usize = 64;
-/// Labels of the release that a target shows that are sent with it.
+/// The most labels of a target's release in its row.
 const LABELS_PER_ROW: usize = 16;
 
 /// Lists the targets that the token may see and, if that is wanted, each change until the agent is gone.
@@ -116,7 +116,7 @@ fn rows(granted: &Granted, statuses: Vec<TargetStatus>) -> Result<Vec<ListedTarg
         labels.truncate(LABELS_PER_ROW);
         let find = |at| find(&store, app, at).map_err(|error| Refusal::of(&error));
         let mut wants = match &known.assigned {
-            Some(assigned) => find(Some(of(assigned)))?,
+            Some(assigned) => find(Some(selector_of(assigned)))?,
             None => None,
         };
         if wants.is_none() {

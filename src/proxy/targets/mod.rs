@@ -5,7 +5,7 @@
 
 mod dirty;
 mod durable;
-mod entered;
+mod target_stream;
 mod entry;
 mod list;
 mod queue;

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{Notify, broadcast, watch};
 
-use super::dirty::{Dirty, Place};
-use super::entry::{Entry, Live, News};
+use super::dirty::{Dirty, SpaceApp};
+use super::entry::{Entry, News, OpenStream};
 use super::resolved::Resolved;
 use crate::ledger::{self, Ledger};
 use crate::proxy::Owner;
@@ -52,7 +52,7 @@ faulty! {
 /// All targets of a proxy.
 pub struct Targets {
     pub(super) ledger: Arc<dyn Ledger>,
-    apps: Mutex<HashMap<Place, App>>,
+    apps: Mutex<HashMap<SpaceApp, App>>,
     /// Held while values are written: a later value of a target is never replaced by an earlier one.
     pub(super) writing: Mutex<()>,
     /// Those whose values are to be written.
@@ -207,7 +207,7 @@ impl Targets {
     ) -> Result<Opened, Error> {
         let Watching { app, at, version, instance, .. } = watching;
         let mut apps = self.apps();
-        let of_app = of(&mut apps, space, app);
+        let of_app = app_mut(&mut apps, space, app);
         if !of_app.targets.contains_key(target) && of_app.targets.len() >= TARGETS_PER_APP_MAX {
             return Err(Error::TooMany(app.clone()));
         }
@@ -220,7 +220,7 @@ impl Targets {
             live.replaced.notify_one();
         }
         let replaced = Arc::new(Notify::new());
-        entry.stream = Some(Live { instance: *instance, replaced: Arc::clone(&replaced) });
+        entry.stream = Some(OpenStream { instance: *instance, replaced: Arc::clone(&replaced) });
         (entry.known.version, entry.known.follows) = (version.clone(), at.clone());
         Ok(Opened { replaced, moves, resolved })
     }
@@ -228,7 +228,7 @@ impl Targets {
     /// Changes what is known of a target while its stream is the one known by `replaced`.
     pub(super) fn change(
         &self,
-        place: &Place,
+        place: &SpaceApp,
         target: &TargetName,
         replaced: &Arc<Notify>,
         change: impl FnOnce(&mut Entry) -> News,
@@ -272,7 +272,7 @@ impl Targets {
     }
 
     /// Locks the targets of all applications. Hold nothing that waits for the disk meanwhile.
-    pub(super) fn apps(&self) -> MutexGuard<'_, HashMap<Place, App>> {
+    pub(super) fn apps(&self) -> MutexGuard<'_, HashMap<SpaceApp, App>> {
         self.apps.lock().unpoisoned()
     }
 }
@@ -284,6 +284,10 @@ impl fmt::Debug for Targets {
 }
 
 /// Returns the targets of an application; none yet where it is new.
-pub(super) fn of<'a>(apps: &'a mut HashMap<Place, App>, space: &SpaceName, app: &AppName) -> &'a mut App {
+pub(super) fn app_mut<'a>(
+    apps: &'a mut HashMap<SpaceApp, App>,
+    space: &SpaceName,
+    app: &AppName,
+) -> &'a mut App {
     apps.entry((space.clone(), app.clone())).or_default()
 }

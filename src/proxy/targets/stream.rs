@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::entered::Entered;
+use super::target_stream::TargetStream;
 use super::wanted::wanted;
 use crate::net::blocking;
 use crate::net::link::{Receiver, Sender};
@@ -51,16 +51,16 @@ async fn watch(
     check(&watching)?;
     let share = shared.targets.watchers.take(&owner(&granted.grant), 1);
     let _share = share.ok_or_else(|| too_many(granted))?;
-    let mut entered = enter(granted, &target, watching).await?;
+    let mut target_stream = enter(granted, &target, watching).await?;
     let mut checks = checks();
     let mut alive = interval(TARGET_ALIVE_EVERY);
     alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let replaced = Arc::clone(&entered.replaced);
+    let replaced = Arc::clone(&target_stream.replaced);
     let (mut heard, mut taken) = (Instant::now(), Instant::now());
     let mut last: Option<Wanted> = None;
     loop {
-        let moves = *entered.moves.borrow_and_update();
-        let next = wanted(granted, &entered, moves).await?;
+        let moves = *target_stream.moves.borrow_and_update();
+        let next = wanted(granted, &target_stream, moves).await?;
         if let Some(next) = next.filter(|next| last.as_ref().is_none_or(|last| !is_same(last, next))) {
             if sender.send(&ToTarget::Wanted(Box::new(next.clone()))).await.is_err() {
                 return Ok(());
@@ -70,7 +70,7 @@ async fn watch(
         loop {
             let is_due = Instant::now() >= taken;
             tokio::select! {
-                changed = entered.moves.changed() => {
+                changed = target_stream.moves.changed() => {
                     if changed.is_err() {
                         return Ok(());
                     }
@@ -82,9 +82,9 @@ async fn watch(
                     match message {
                         Ok(Some(FromTarget::Report(report))) => {
                             check_report(report.is_bounded())?;
-                            entered.report(*report);
+                            target_stream.report(*report);
                         }
-                        Ok(Some(FromTarget::Alive)) => entered.alive(),
+                        Ok(Some(FromTarget::Alive)) => target_stream.alive(),
                         Ok(Some(FromTarget::Renew(token))) => granted.renew(&token)?,
                         Ok(None) => return Ok(()),
                         Err(error) => return Err(Refusal::of(&error)),
@@ -150,7 +150,11 @@ fn too_many(granted: &Granted) -> Refusal {
 }
 
 /// Notes the stream, and gives a target without an assignment what its group has.
-async fn enter(granted: &Arc<Granted>, target: &TargetName, watching: Watching) -> Result<Entered, Refusal> {
+async fn enter(
+    granted: &Arc<Granted>,
+    target: &TargetName,
+    watching: Watching,
+) -> Result<TargetStream, Refusal> {
     let (space, app) = (&granted.grant.space, &watching.app);
     let targets = &granted.shared.targets;
     let is_assigned = targets.is_loaded(space, app) && targets.assigned(space, app, target).is_some();
@@ -162,7 +166,7 @@ async fn enter(granted: &Arc<Granted>, target: &TargetName, watching: Watching) 
         });
         joined.await.map_err(|error| Refusal::of(&error))??;
     }
-    Entered::begin(targets, space, target, watching).map_err(|error| Refusal::of(&error))
+    TargetStream::begin(targets, space, target, watching).map_err(|error| Refusal::of(&error))
 }
 
 /// Returns whether nothing is new to the target.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::entered::Entered;
 use super::resolved::Resolved;
+use super::target_stream::TargetStream;
 use crate::net::blocking;
 use crate::proxy::granted::Granted;
 use crate::store::{self, Store};
@@ -14,7 +14,7 @@ use ground::ids::{AppName, Label, Selector};
 use protocol::wire::{Refusal, Wanted};
 
 /// Returns the selector of an assigned release.
-pub(super) fn of(assigned: &Assignment) -> Label {
+pub(super) fn selector_of(assigned: &Assignment) -> Label {
     assigned.release.to_string().parse().expect("64 digits are a word")
 }
 
@@ -30,24 +30,26 @@ pub(super) fn find(store: &Store, app: &AppName, at: Option<Label>) -> store::Re
 /// Returns what a target is to show after a number of moves; none where there is no such release.
 pub(super) async fn wanted(
     granted: &Arc<Granted>,
-    entered: &Entered,
+    target_stream: &TargetStream,
     moves: u64,
 ) -> Result<Option<Wanted>, Refusal> {
-    let mut resolved = entered.resolved.lock().await;
+    let mut resolved = target_stream.resolved.lock().await;
     if resolved.moves < moves {
         *resolved = Resolved { moves, ..Resolved::default() };
     }
-    if let Some(assigned) = entered.assigned() {
-        if let Some(record) = resolve(granted, entered.app(), Some(of(&assigned)), &mut resolved).await? {
-            entered.has_releases();
+    if let Some(assigned) = target_stream.assigned() {
+        if let Some(record) =
+            resolve(granted, target_stream.app(), Some(selector_of(&assigned)), &mut resolved).await?
+        {
+            target_stream.has_releases();
             return Ok(Some(Wanted { record, assigned: Some(assigned) }));
         }
-        let (app, release) = (entered.app(), assigned.release.short());
+        let (app, release) = (target_stream.app(), assigned.release.short());
         tracing::warn!(%app, group = %assigned.group, %release, "the release of a group is gone: its target shows what it follows");
     }
-    let record = resolve(granted, entered.app(), entered.follows.clone(), &mut resolved).await?;
+    let record = resolve(granted, target_stream.app(), target_stream.follows.clone(), &mut resolved).await?;
     if resolved.has_releases {
-        entered.has_releases();
+        target_stream.has_releases();
     }
     Ok(record.map(|record| Wanted { record, assigned: None }))
 }

@@ -22,10 +22,9 @@ use std::sync::Arc;
 
 use self::releases::ReleasesDirectory;
 use self::remembered::Remembered;
-use crate::agent::pull::{PlainDirectory, PullOptions, Pulled, SetAside};
-use crate::agent::{self, Session};
+use crate::agent::Session;
+use crate::agent::pull::{PlainDirectory, PullOptions, Pulled, SetAside, absolute};
 pub use crate::delivery::destination::SharedPath;
-use disk::files::OnPath;
 use ground::ids::{ReleaseId, Selector};
 use ground::monitor::Monitor;
 
@@ -71,9 +70,7 @@ impl Place {
     /// # Errors
     /// [`Error::OtherLayout`] if it remembers another layout than is asked for, another pull is making it, or the disk's.
     pub fn open(dir: &Path, options: &PlaceOptions, monitor: &dyn Monitor) -> Result<Self> {
-        let dir = std::path::absolute(dir).on("find", dir).map_err(agent::Error::from)?;
-        // `DIR/.` and `DIR/` are DIR.
-        let dir: PathBuf = dir.components().collect();
+        let dir = absolute(dir)?;
         let (is_releases, plain) = (Remembered::read(&dir)?.is_some(), PlainDirectory::was_pulled(&dir)?);
         let has = match plain {
             Some(true) => Some(Layout::Plain),

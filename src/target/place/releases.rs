@@ -19,7 +19,7 @@ use crate::agent::{self, Session};
 use crate::delivery::destination::{
     self, Content, Directory, Kept, OpenDirectory, SharedPath, Showing, Steps, check_shared,
 };
-use crate::net::blocking;
+use crate::net::blocking::{self, CancelOnDrop};
 use crate::restore::{Linkable, Linked, Previous};
 use disk::crash_points;
 use disk::files::Folder;
@@ -179,7 +179,8 @@ impl ReleasesDirectory {
                 return Err(error.into());
             }
         };
-        let cancelled = Cancelled::default();
+        // Ends the writing of a copy whose pull is dropped; once it is to be shown, it is.
+        let cancel = CancelOnDrop::default();
         let writing = Writing {
             open: Arc::clone(&self.open),
             rules,
@@ -189,7 +190,7 @@ impl ReleasesDirectory {
             current,
             store,
             before_switch: Arc::clone(&pull.before_switch),
-            cancelled: Arc::clone(&cancelled.0),
+            cancelled: cancel.cancelled(),
         };
         let is_held = shown == Some(fetched.root.release());
         let (pulled_of, monitor) = (fetched.root.release(), Arc::clone(monitor));
@@ -223,16 +224,6 @@ struct Pull<'a> {
     options: PullOptions,
     monitor: &'a Arc<dyn Monitor>,
     before_switch: Arc<Mutex<Option<BeforeSwitch>>>,
-}
-
-/// Ends the writing of a copy whose pull is dropped; once it is to be shown, it is.
-#[derive(Default)]
-struct Cancelled(Arc<AtomicBool>);
-
-impl Drop for Cancelled {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// Runs blocking work off the async threads.

@@ -11,7 +11,7 @@ use format::record::DeliveryState;
 use format::shown::Shown;
 use format::target::{Assignment, StoredTarget, TargetReport, TargetState};
 use format::value::NoValue;
-use format::watched::{Step, Trying, Watched, Wish};
+use format::watched::{Step, Trying, WantedRelease, Watched};
 use ground::faults::Fault;
 use ground::ids::{ReleaseId, RolloutId};
 use ground::token_id::TokenId;
@@ -201,10 +201,10 @@ fn a_rollout(release: ReleaseId) -> Rollout {
 /// Returns what a target remembers that goes back.
 fn watched(release: ReleaseId) -> Watched {
     let mut watched = Watched::new(7, "here".to_owned(), "web".parse().expect("a name"));
-    let wish = Wish { release, rollout: Some(rollout_id()) };
-    let mut trying = Trying::new(wish, &["v1".parse().expect("a word")], None, 10);
+    let wanted = WantedRelease { release, rollout: Some(rollout_id()) };
+    let mut trying = Trying::new(wanted, &["v1".parse().expect("a word")], None, 10);
     trying.step = Step::GoingBack { reason: "not healthy".to_owned(), output: "503".to_owned() };
     watched.add_bad(release, 11, "not healthy".to_owned());
-    watched.miss(wish);
+    watched.miss(wanted);
     Watched { trying: Some(trying), report: report(release), ..watched }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
 
-use super::dirty::Place;
+use super::dirty::SpaceApp;
 use super::entry::News;
 use super::registry::{Error, Opened, Targets};
 use super::resolved::Resolved;
@@ -17,9 +17,9 @@ use protocol::wire::Watching;
 const SEEN_EVERY: u64 = 600;
 
 /// The stream of a target; dropped, the target is unreachable.
-pub(super) struct Entered {
+pub(super) struct TargetStream {
     targets: Arc<Targets>,
-    place: Place,
+    place: SpaceApp,
     target: TargetName,
     /// The label or release that it follows; none for the current one.
     pub follows: Option<Label>,
@@ -31,7 +31,7 @@ pub(super) struct Entered {
     pub replaced: Arc<Notify>,
 }
 
-impl Entered {
+impl TargetStream {
     /// Notes the stream, in the place of an earlier one of the same directory. Its application is loaded.
     pub fn begin(
         targets: &Arc<Targets>,
@@ -42,9 +42,9 @@ impl Entered {
         let Opened { replaced, moves, resolved } = targets.open_stream(space, target, &watching)?;
         let Watching { app, at: follows, report, .. } = watching;
         let (targets, place, target) = (Arc::clone(targets), (space.clone(), app), target.clone());
-        let entered = Self { targets, place, target, follows, moves, resolved, replaced };
-        entered.note(report, true);
-        Ok(entered)
+        let target_stream = Self { targets, place, target, follows, moves, resolved, replaced };
+        target_stream.note(report, true);
+        Ok(target_stream)
     }
 
     /// Returns the application.
@@ -96,7 +96,7 @@ impl Entered {
     }
 }
 
-impl Drop for Entered {
+impl Drop for TargetStream {
     fn drop(&mut self) {
         self.targets.change(&self.place, &self.target, &self.replaced, |entry| {
             (entry.stream, entry.known.seen) = (None, now());
