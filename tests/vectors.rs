@@ -50,7 +50,9 @@ use serde::de::DeserializeOwned;
 use serde_bytes::ByteArray;
 use whit::delivery::actions::{Changed, Event, Happened, Notice};
 use whit::delivery::destination;
-use whit::delivery::rollout::{GroupRelease, Machine, Rollout, Rules, Share, Sight, StoredMember};
+use whit::delivery::rollout::{
+    GroupRelease, Machine, Member, OwnRelease, Rollout, Rules, Share, Sight, StoredMember,
+};
 use whit::delivery::{Deliveries, Delivery, DeliveryOptions, Ended, Executor, Failure, Task};
 use whit::ledger::FileLedger;
 use whit::restore::OutsideLinks;
@@ -274,13 +276,14 @@ fn watched(release: ReleaseId) -> Watched {
 /// One that is under way: the first of three members has failed, the second has the release.
 fn rollout(release: ReleaseId) -> Rollout {
     let rules = Rules { max_failures: Share::Percent(50), ..Rules::default() };
-    let mut machine = Machine::new(rules, true, [false, false, true]);
+    let strayed = Member { strayed: true, ..Member::default() };
+    let mut machine = Machine::new(rules, vec![Member::default(), Member::default(), strayed]);
     let refused = Some("/health answered 500".to_owned());
     let refuses = Sight { reachable: true, refused, ..Sight::default() };
     machine.step(&[Sight::default(), Sight::default(), Sight::default()]);
     machine.pass(7);
     machine.step(&[refuses, Sight::default(), Sight::default()]);
-    let member = |name, delivery| StoredMember { name, delivery, return_delivery: None };
+    let member = |name, delivery, own| StoredMember { name, delivery, return_delivery: None, own };
     Rollout {
         space: name("shop"),
         app: name("web"),
@@ -294,13 +297,34 @@ fn rollout(release: ReleaseId) -> Rollout {
         asked: 1_750_000_000,
         moves_current: true,
         members: vec![
-            member(MemberName::Target(name("a-1")), None),
-            member(MemberName::Destination(name("edge")), Some(17)),
-            member(MemberName::Target(name("web-2")), None),
+            member(MemberName::Target(name("a-1")), None, None),
+            member(MemberName::Destination(name("edge")), Some(17), Some(0)),
+            member(MemberName::Target(name("web-2")), None, None),
         ],
         machine: Some(machine),
         ended: None,
+        own: vec![OwnRelease { release: ReleaseId::of(b"what edge shows"), group: name("production") }],
     }
+}
+
+/// The value of version 1 of a rollout that has ended.
+fn older_rollout() -> Vec<u8> {
+    let text = "\
+        019ea473686f70a3776562aa70726f64756374696f6ec420bb044ca0baa1992b66097747b17aefc31b08b67dbf07bc72\
+        742e0a7722188c89c420f6807b7b58974a9f693fb90a9a538cfb2f6ec417156150888c3d9fb75abfbec7a3616461c408\
+        0707070707070707ae76312e322e3420697320736c6f7791a772657374617274ce684ee180c3939381a6746172676574\
+        a3612d31c0c09381ab64657374696e6174696f6ea46564676511c09381a6746172676574a57765622d32c0c099990001\
+        00c0a3353025cd025800a8726f6c6c6261636ba9737570657273656465939281a64661696c656491b42f6865616c7468\
+        20616e73776572656420353030c29281a5476976656e9107c292a757616974696e67c3a7466f7277617264c3c0000207\
+        c092a9537563636565646564ce684ee1ff";
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("digits")).collect()
+}
+
+#[test]
+fn a_rollout_of_version_1_is_read() {
+    let rollout = Rollout::decode(&older_rollout()).expect("it is known");
+    assert!(matches!(&rollout.ended, Some((RolloutState::Succeeded, _))), "{rollout:?}");
+    assert!(rollout.members.iter().all(|member| rollout.before(member).map(|it| it.0) == rollout.previous));
 }
 
 fn rollout_id() -> RolloutId {

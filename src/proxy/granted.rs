@@ -108,7 +108,15 @@ impl Granted {
                 ),
             });
         }
-        self.shared.actions.check(app, destinations, then).map_err(|error| Refusal::of(&error))
+        // What follows the rollout to a group follows its deliveries to the group's destinations.
+        let mut places = Vec::new();
+        for name in destinations {
+            match self.shared.rollouts.group(name) {
+                Some(group) => places.extend_from_slice(&group.destinations),
+                None => places.push(name.clone()),
+            }
+        }
+        self.shared.actions.check(app, &places, then).map_err(|error| Refusal::of(&error))
     }
 
     /// Returns the deliveries of a release to destinations, on the token's behalf; `behalf` are the proxies before this one,

@@ -124,7 +124,7 @@ fn move_current(granted: &Granted, wanted: &Wanted) -> Result<(Vec<Answer>, Vec<
         Target::Promote(_) => records.promote(app, &release, &mover, || deliveries.changes(&mut plan)),
         Target::Rollback(_) => {
             let more = |number, entry: &_| {
-                notices = actions.plan(&rolled_back(granted, &record, number, entry), then, number);
+                notices = actions.plan(&rolled_back(granted, &record, number, entry), then, Some(number));
                 Together { before: notices.changes(), after: deliveries.changes(&mut plan) }
             };
             let from = from.ok_or_else(|| store::Error::CurrentMoved(app.clone()));

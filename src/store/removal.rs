@@ -39,6 +39,16 @@ impl Records {
         Ok(shown.map(|(destination, _)| Holder::Shown(destination)))
     }
 
+    /// Returns the release of an application that readers of a destination see; none where that is not known.
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub fn shows(&self, app: &AppName, destination: &DestinationName) -> Result<Option<ReleaseId>> {
+        let (space, app, destination) = (self.space.clone(), app.clone(), destination.clone());
+        let bytes = self.ledger.read(&Key::Shown { space, app, destination })?.unwrap_or_default();
+        Ok(Shown::decode(&bytes).unwrap_or_default().current().map(|entry| entry.release))
+    }
+
     /// Returns the releases that destinations show of an application, or keep files of.
     fn shown(&self, app: &AppName) -> Result<Vec<(DestinationName, ReleaseId)>> {
         let mut all = Vec::new();

@@ -20,6 +20,7 @@ pub fn configure(options: &mut Options, text: &str) {
     let text = text.replace("OUT", out.to_str().expect("text"));
     let config = Config::parse(text.as_bytes(), Path::new("whit.toml")).expect("a configuration");
     (options.destinations, options.actions) = (config.destinations(), config.actions());
+    options.groups = config.groups();
 }
 
 fn to(world: &World, app: &str, path: &str, destination: &str) -> PushOptions {

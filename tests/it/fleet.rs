@@ -8,9 +8,9 @@ use tokio::task::JoinHandle;
 
 use format::target::{TargetReport, TargetState};
 use ground::faults::Fault;
-use ground::ids::{DestinationName, ReleaseId, RolloutId};
+use ground::ids::{DestinationName, Label, ReleaseId, RolloutId};
 use ground::pattern::Pattern;
-use protocol::wire::{Answer, Operation, RolloutStatus, RolloutSteering, Wanted};
+use protocol::wire::{Answer, ListedTarget, Operation, RolloutStatus, RolloutSteering, Wanted};
 use whit::agent;
 use whit::agent::push::PushOptions;
 use whit::delivery::rollout::{Group, Rules, Share};
@@ -27,6 +27,8 @@ pub struct Machine {
     pub keeps: HashSet<ReleaseId>,
     pub ignores: HashSet<ReleaseId>,
     pub shown: Option<ReleaseId>,
+    /// The label that it follows.
+    pub follows: Option<Label>,
     /// The releases that it was told to have, in order.
     pub told: Vec<ReleaseId>,
 }
@@ -78,6 +80,7 @@ impl Watcher {
     async fn watch(self, access: agent::Access) {
         let shown = self.shown();
         let mut watching = hello("app", 1);
+        watching.at = self.machine().follows.clone();
         (watching.report.shown, watching.report.about) = (shown, shown);
         if shown.is_some() {
             watching.report.state = TargetState::Confirmed;
@@ -103,11 +106,6 @@ pub fn name(text: &str) -> DestinationName {
     text.parse().expect("a name")
 }
 
-pub fn group(rules: Rules) -> Group {
-    let targets = vec!["web-*".parse::<Pattern>().expect("a pattern")];
-    Group { targets, rules, ..Group::default() }
-}
-
 pub fn rules() -> Rules {
     Rules { canary: Share::Members(1), batch: Share::Percent(50), healthy_within: 60, ..Rules::default() }
 }
@@ -115,7 +113,12 @@ pub fn rules() -> Rules {
 impl Fleet {
     /// Starts the proxy, gives it a first release, and lets `count` targets have that.
     pub async fn start(rules: Rules, count: usize) -> (Self, ReleaseId) {
-        let mut fleet = Self::without_targets(rules);
+        Self::start_with(&[("all", "web-*")], rules, count).await
+    }
+
+    /// The same, with groups of these patterns.
+    pub async fn start_with(groups: &[(&str, &str)], rules: Rules, count: usize) -> (Self, ReleaseId) {
+        let mut fleet = Self::without_targets(groups, &rules);
         let first = fleet.push("first", &[]).await.expect("pushed");
         fleet.grow(count);
         fleet.until(|fleet| fleet.watchers.values().all(|watcher| watcher.shown() == Some(first))).await;
@@ -124,17 +127,21 @@ impl Fleet {
 
     /// Starts the proxy, without a release, and `count` targets that watch.
     pub async fn without_release(rules: Rules, count: usize) -> Self {
-        let mut fleet = Self::without_targets(rules);
+        let mut fleet = Self::without_targets(&[("all", "web-*")], &rules);
         fleet.grow(count);
-        while fleet.targets().await < count {
+        while fleet.targets().await.len() < count {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         fleet
     }
 
-    fn without_targets(rules: Rules) -> Self {
+    fn without_targets(groups: &[(&str, &str)], rules: &Rules) -> Self {
         let world = World::start_with(|options| {
-            options.groups.insert(name("all"), group(rules));
+            for (group, pattern) in groups {
+                let targets = vec![pattern.parse::<Pattern>().expect("a pattern")];
+                let group_of = Group { targets, rules: rules.clone(), ..Group::default() };
+                options.groups.insert(name(group), group_of);
+            }
         });
         Self { world, watchers: BTreeMap::new(), tasks: BTreeMap::new() }
     }
@@ -147,16 +154,16 @@ impl Fleet {
         }
     }
 
-    /// Returns how many targets the proxy knows.
-    async fn targets(&self) -> usize {
+    /// Returns the targets that the proxy knows.
+    pub async fn targets(&self) -> Vec<ListedTarget> {
         let app = Some("app".parse().expect("a name"));
         let question = Operation::Targets { app, watch: false };
         let answers = ask_as(self.world.access(), &question).await.expect("listed");
-        let rows = answers.iter().map(|answer| match answer {
-            Answer::Targets(rows) => rows.len(),
-            _ => 0,
+        let rows = answers.into_iter().flat_map(|answer| match answer {
+            Answer::Targets(rows) => rows,
+            other => panic!("{other:?}"),
         });
-        rows.sum()
+        rows.collect()
     }
 
     pub fn join(&mut self, target: &str) {
@@ -179,6 +186,17 @@ impl Fleet {
         let destinations = to.iter().map(|to| name(to)).collect();
         let options = PushOptions { destinations, ..push_options("app", &folder) };
         crate::world::push_as(self.world.access(), &options).await.map(|receipt| receipt.release)
+    }
+
+    /// Pushes a word with a label, if any, and leaves the current release as it is.
+    pub async fn store(&self, word: &str, label: Option<&str>, to: &[&str]) -> ReleaseId {
+        let folder = self.world.path(&format!("in-{word}"));
+        write(&folder, "file", word.as_bytes());
+        let destinations = to.iter().map(|to| name(to)).collect();
+        let labels = label.iter().map(|label| label.parse().expect("a label")).collect();
+        let options =
+            PushOptions { destinations, labels, keeps_current: true, ..push_options("app", &folder) };
+        self.world.push_with(&options).await.release
     }
 
     pub async fn until(&self, is_right: impl Fn(&Self) -> bool) {

@@ -1,6 +1,7 @@
 //! The batches of a rollout, over sizes, shares and failures: what its page promises.
 
-use whit::delivery::rollout::{Machine, MemberState, OnFailure, Outcome, Phase, Rules, Share, Sight};
+use protocol::wire::RolloutState;
+use whit::delivery::rollout::{Machine, Member, MemberState, OnFailure, Phase, Rules, Share, Sight};
 
 /// How a member takes a release that is not its group's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +28,7 @@ struct Run {
 }
 
 impl Run {
-    fn outcome(&self) -> &Outcome {
+    fn outcome(&self) -> &RolloutState {
         let Phase::Over(outcome) = self.machine.phase() else { panic!("it is over") };
         outcome
     }
@@ -35,6 +36,11 @@ impl Run {
     fn seen(&self) -> usize {
         self.seen.iter().filter(|seen| **seen).count()
     }
+}
+
+/// Members that wait, and have a release to go back to.
+fn members(all: usize) -> Vec<Member> {
+    vec![Member::default(); all]
 }
 
 fn is_unconfirmed(state: &MemberState) -> bool {
@@ -46,7 +52,7 @@ fn run(rules: &Rules, natures: &[Nature]) -> Run {
     let all = natures.len();
     let batch = rules.batch.rounded_up(all).max(1).max(rules.canary.rounded_up(all));
     let most = rules.max_failures.rounded_down(all);
-    let mut machine = Machine::new(rules.clone(), true, vec![false; all]);
+    let mut machine = Machine::new(rules.clone(), members(all));
     let (mut seen, mut since) = (vec![false; all], vec![0; all]);
     for step in 0.. {
         assert!(step < 100 * (all + 2), "it ends: {rules:?} {natures:?} {machine:?}");
@@ -129,15 +135,15 @@ fn check(rules: &Rules, natures: &[Nature]) {
         }
     };
     match run.outcome() {
-        Outcome::Succeeded => {
+        RolloutState::Succeeded => {
             let goes_on = rules.on_failure == OnFailure::Continue && bad < all;
             assert!(bad <= most && (goes_on || !are_too_many) && run.seen() == all, "{said}");
         }
-        Outcome::RolledBack { .. } => {
+        RolloutState::RolledBack { .. } => {
             assert!(are_too_many && rules.on_failure != OnFailure::Continue, "{said}");
             assert!((0..all).filter(|place| run.seen[*place]).all(is_back), "{said}");
         }
-        Outcome::Failed { .. } => {
+        RolloutState::Failed { .. } => {
             assert!(are_too_many && rules.on_failure == OnFailure::Continue, "{said}");
             assert_eq!(run.seen(), all, "{said}");
         }
@@ -186,7 +192,7 @@ fn whoever_fails_no_bound_is_passed_and_it_ends() {
 
 /// Returns how many members each batch had, where all go well.
 fn batches(rules: &Rules, all: usize) -> Vec<usize> {
-    let mut machine = Machine::new(rules.clone(), true, vec![false; all]);
+    let mut machine = Machine::new(rules.clone(), members(all));
     let mut batches = Vec::new();
     while !matches!(machine.phase(), Phase::Over(_)) {
         let is_new = |state: &MemberState| *state != MemberState::Waiting;
@@ -234,9 +240,9 @@ fn what_must_stay_healthy_bounds_a_batch_as_elsewhere() {
         };
         (0..9).map(nature).collect::<Vec<_>>()
     };
-    assert_eq!(run(&rules, &natures(1)).outcome(), &Outcome::Succeeded);
+    assert_eq!(run(&rules, &natures(1)).outcome(), &RolloutState::Succeeded);
     let none_may_fail = Rules { max_failures: Share::Members(0), ..rules };
-    assert!(matches!(run(&none_may_fail, &natures(1)).outcome(), Outcome::RolledBack { .. }));
+    assert!(matches!(run(&none_may_fail, &natures(1)).outcome(), RolloutState::RolledBack { .. }));
 }
 
 #[test]
@@ -245,14 +251,16 @@ fn too_few_healthy_members_are_waited_for_and_then_it_fails() {
     let mut natures = [Nature::Good; 8];
     natures[6..].fill(Nature::Away);
     let run = run(&rules, &natures);
-    assert!(matches!(run.outcome(), Outcome::RolledBack { reason } if reason.contains("fewer than 6 of 8")));
+    assert!(
+        matches!(run.outcome(), RolloutState::RolledBack { reason } if reason.contains("fewer than 6 of 8"))
+    );
     assert_eq!(run.seen(), 0);
 }
 
 #[test]
 fn a_person_holds_resumes_and_aborts_and_a_failure_that_was_accepted_counts_no_more() {
     let rules = Rules { on_failure: OnFailure::Hold, healthy_within: 20, ..Rules::default() };
-    let mut machine = Machine::new(rules, true, vec![false; 3]);
+    let mut machine = Machine::new(rules, members(3));
     let well = Sight { reachable: true, has_new: true, ..Sight::default() };
     let bad = Sight { reachable: true, refused: Some("bad".to_owned()), ..Sight::default() };
     let sights = [bad, well.clone(), well];
@@ -269,20 +277,21 @@ fn a_person_holds_resumes_and_aborts_and_a_failure_that_was_accepted_counts_no_m
     }
     assert_eq!(machine.batches(), (2, 3));
     let mut aborted = machine.clone();
-    aborted.end(Outcome::Aborted { by: "ada".to_owned() });
+    aborted.end(RolloutState::Aborted { by: "ada".to_owned() });
     aborted.step(&sights);
-    assert!(matches!(aborted.phase(), Phase::Over(Outcome::Aborted { .. })));
+    assert!(matches!(aborted.phase(), Phase::Over(RolloutState::Aborted { .. })));
     machine.resume();
     for _ in 0..5 {
         machine.step(&sights);
     }
-    assert_eq!(machine.phase(), &Phase::Over(Outcome::Succeeded));
+    assert_eq!(machine.phase(), &Phase::Over(RolloutState::Succeeded));
 }
 
 #[test]
 fn those_that_an_unfinished_rollout_left_behind_go_back_too() {
-    let mut machine =
-        Machine::new(Rules { healthy_within: 20, ..Rules::default() }, true, [false, false, true]);
+    let mut all = members(3);
+    all[2].strayed = true;
+    let mut machine = Machine::new(Rules { healthy_within: 20, ..Rules::default() }, all);
     machine.step(&[(); 3].map(|()| Sight { reachable: true, ..Sight::default() }));
     machine.roll_back("ada".to_owned());
     let back = [(); 3].map(|()| Sight { reachable: true, has_old: true, ..Sight::default() });
@@ -291,7 +300,54 @@ fn those_that_an_unfinished_rollout_left_behind_go_back_too() {
     }
     let states: Vec<_> = machine.members().iter().map(|member| &member.state).collect();
     assert_eq!(states, [&MemberState::Returned, &MemberState::Waiting, &MemberState::Returned]);
-    let mut first = Machine::new(Rules::default(), false, [false]);
+    let mut first = Machine::new(Rules::default(), vec![Member { stays: true, ..Member::default() }]);
     first.roll_back("ada".to_owned());
-    assert!(matches!(first.phase(), Phase::Over(Outcome::Failed { .. })), "there is nothing to go back to");
+    assert!(
+        matches!(first.phase(), Phase::Over(RolloutState::Failed { .. })),
+        "there is nothing to go back to"
+    );
+}
+
+#[test]
+fn one_that_had_no_release_before_keeps_the_new_one_and_has_failed_where_others_go_back() {
+    let mut all = members(3);
+    all[0].stays = true;
+    let rules = Rules { batch: Share::Members(2), healthy_within: 20, ..Rules::default() };
+    let mut machine = Machine::new(rules, all);
+    let there = Sight { reachable: true, ..Sight::default() };
+    machine.step(&[there.clone(), there.clone(), there.clone()]);
+    let well = Sight { has_new: true, ..there.clone() };
+    let bad = Sight { refused: Some("bad".to_owned()), ..there.clone() };
+    machine.step(&[well.clone(), bad, there.clone()]);
+    let back = Sight { has_old: true, ..there.clone() };
+    machine.step(&[well, back, there]);
+    assert!(matches!(machine.phase(), Phase::Over(RolloutState::RolledBack { .. })), "{machine:?}");
+    let states: Vec<_> = machine.members().iter().map(|member| &member.state).collect();
+    assert!(
+        matches!(states[0], MemberState::Failed { reason } if reason.contains("no release to go back to")),
+        "{states:?}"
+    );
+    assert_eq!(states[1..], [&MemberState::Returned, &MemberState::Waiting]);
+}
+
+#[test]
+fn a_canary_that_had_no_room_in_the_first_batch_is_one_all_the_same() {
+    let rules = Rules {
+        canary: Share::Members(2),
+        batch: Share::Percent(100),
+        min_healthy: Some(Share::Members(3)),
+        max_failures: Share::Members(1),
+        healthy_within: 20,
+        ..Rules::default()
+    };
+    let mut machine = Machine::new(rules, members(4));
+    let there = Sight { reachable: true, ..Sight::default() };
+    let well = Sight { has_new: true, ..there.clone() };
+    let bad = Sight { refused: Some("bad".to_owned()), ..there.clone() };
+    machine.step(&[there.clone(), there.clone(), there.clone(), there.clone()]);
+    assert_eq!(machine.batches(), (1, 3), "one canary, the other, and the rest");
+    machine.step(&[well.clone(), there.clone(), there.clone(), there.clone()]);
+    machine.step(&[well, bad, there.clone(), there]);
+    assert!(matches!(machine.phase(), Phase::Back { .. }), "{machine:?}");
+    assert_eq!(machine.members()[2].state, MemberState::Waiting);
 }

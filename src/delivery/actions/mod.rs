@@ -196,9 +196,9 @@ impl Actions {
         Some(reports)
     }
 
-    /// Plans what follows a move of a current release, which is told together with `entry`, its number in the log. Nothing of it
-    /// runs before [`Actions::enter`].
-    pub fn plan(&self, happened: &Happened, asked: &[ActionName], entry: u64) -> Planned {
+    /// Plans what follows an event that is written down together with it: the move of a current release with `entry`, its number in the
+    /// log. Nothing of it runs before [`Actions::enter`]. What waits already is not planned again.
+    pub fn plan(&self, happened: &Happened, asked: &[ActionName], entry: Option<u64>) -> Planned {
         let follows = |(name, outbox): &(&ActionName, &Arc<Outbox>)| {
             outbox.definition().follows(happened, asked.contains(name))
         };
@@ -207,8 +207,8 @@ impl Actions {
                 tracing::error!(%action, id = happened.message_id(), "too many of this action wait already: one is not made");
                 return None;
             }
-            let notice = Notice { action: action.clone(), happened: happened.clone(), entry: Some(entry) };
-            Some((self.next.fetch_add(1, Ordering::Relaxed), notice))
+            let notice = Notice { action: action.clone(), happened: happened.clone(), entry };
+            (!outbox.has(&notice)).then(|| (self.next.fetch_add(1, Ordering::Relaxed), notice))
         };
         Planned(self.outboxes.iter().filter(follows).filter_map(planned).collect())
     }
@@ -229,7 +229,13 @@ impl Actions {
             notice.counts(&*self.ledger).unwrap_or(false)
         });
         self.enter(Planned(real));
-        let removed = void.iter().map(|(number, _)| Change::Remove { key: Key::Notice { number: *number } });
+        self.withdraw(&Planned(void));
+    }
+
+    /// Removes what was planned and did not happen.
+    pub fn withdraw(&self, planned: &Planned) {
+        let removed =
+            planned.0.iter().map(|(number, _)| Change::Remove { key: Key::Notice { number: *number } });
         if let Err(error) = self.ledger.apply(&removed.collect::<Vec<_>>()) {
             tracing::debug!(%error, "messages of what did not happen are removed at the next start");
         }

@@ -128,6 +128,11 @@ impl Outbox {
         self.waiting().len() < WAITING_MAX
     }
 
+    /// Returns whether the same notice waits.
+    pub fn has(&self, notice: &Notice) -> bool {
+        self.waiting().values().any(|waiting| waiting.notice.is_same(notice))
+    }
+
     /// Takes in a notice that is written down.
     pub fn enter(&self, number: u64, notice: Notice) {
         self.waiting().insert(number, Waiting::new(notice));

@@ -41,6 +41,8 @@ struct State {
     /// The releases of groups, of the spaces that were read.
     groups: HashMap<Place, GroupRelease>,
     read: HashSet<SpaceName>,
+    /// The rollouts of other groups that rollouts wait for.
+    waits: HashMap<u64, u64>,
 }
 
 impl Book {
@@ -108,11 +110,18 @@ impl Book {
         self.state().rollouts.insert(number, Arc::new(rollout));
     }
 
-    /// Writes down how far a rollout is and, before that, the release that its group has from now on, if that changes.
+    /// Writes down how far a rollout is and, before that and in the same transaction, the release that its group has from now on, if
+    /// that changes, and `more`.
     ///
     /// # Errors
     /// The ledger's; memory is then as before.
-    pub fn write(&self, number: u64, rollout: Rollout, release: Option<GroupRelease>) -> ledger::Result<()> {
+    pub fn write(
+        &self,
+        number: u64,
+        rollout: Rollout,
+        release: Option<GroupRelease>,
+        more: Vec<Change>,
+    ) -> ledger::Result<()> {
         let Rollout { space, app, group, .. } = &rollout;
         let place = (space.clone(), app.clone(), group.clone());
         let group = release.map(|release| {
@@ -120,7 +129,7 @@ impl Book {
             Change::Put { key: Key::Group { space, app, group }, value: release.encode() }
         });
         let own = Change::Put { key: Key::Rollout { number }, value: rollout.encode() };
-        self.ledger.apply(&group.into_iter().chain([own]).collect::<Vec<_>>())?;
+        self.ledger.apply(&more.into_iter().chain(group).chain([own]).collect::<Vec<_>>())?;
         if let Some(release) = release {
             self.state().groups.insert(place, release);
         }
@@ -130,6 +139,21 @@ impl Book {
             self.forget();
         }
         Ok(())
+    }
+
+    /// Notes which rollout of another group one waits for, or that it waits for none.
+    pub fn note_wait(&self, number: u64, behind: Option<u64>) {
+        let mut state = self.state();
+        let before = match behind {
+            Some(behind) => state.waits.insert(number, behind),
+            None => state.waits.remove(&number),
+        };
+        let rollout = state.rollouts.get(&number).filter(|_| before != behind && behind.is_some());
+        let status = rollout.map(|rollout| (rollout.space.clone(), self.status(&state, number, rollout)));
+        // Nobody may watch.
+        if let Some(status) = status {
+            drop(self.changes.send(Arc::new(status)));
+        }
     }
 
     /// Returns the rollouts that have not ended, in the order in which they were asked for.
@@ -208,8 +232,7 @@ impl Book {
         let mut releases: HashSet<ReleaseId> = ours.map(|(_, group)| group.release).collect();
         for rollout in state.rollouts.values() {
             if rollout.ended.is_none() && rollout.space == *space {
-                releases.insert(rollout.release);
-                releases.extend(rollout.previous);
+                releases.extend(rollout.needed());
             }
         }
         Ok(releases)
@@ -257,8 +280,9 @@ impl Book {
             other.ended.is_none() && other.machine.is_some() && other.is_of_same_group(rollout)
         };
         let waits = rollout.ended.is_none() && rollout.machine.is_none();
-        let behind = || state.rollouts.range(..number).find(|(_, other)| is_before(other));
-        let behind = if waits { behind().map(|(number, _)| self.id(*number)) } else { None };
+        let of_group = || state.rollouts.range(..number).find(|(_, other)| is_before(other));
+        let behind = || of_group().map(|(number, _)| number).or_else(|| state.waits.get(&number));
+        let behind = if waits { behind().map(|number| self.id(*number)) } else { None };
         rollout.status(self.id(number), behind)
     }
 

@@ -11,10 +11,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{OnFailure, Rules};
+use super::{Member, MemberState, OnFailure, Rules, Sight};
+use protocol::wire::RolloutState;
 
 /// Seconds for which a member that has confirmed may be away: its stream begins again, or the proxy has started.
 const AWAY_MAX: u64 = 60;
+
+/// Why a member that had no other release before has failed, where others go back.
+const STAYS: &str = "it has no release to go back to, and keeps this one";
 
 /// One rollout through a group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +27,7 @@ pub struct Machine {
     /// In the order in which they get the release.
     members: Vec<Member>,
     phase: Phase,
-    /// True if there is a release to go back to.
+    /// True if some member has a release to go back to.
     can_return: bool,
     /// Why no further batch begins.
     held: Option<String>,
@@ -37,55 +41,6 @@ pub struct Machine {
     rested: Option<u64>,
 }
 
-/// A member of the group.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Member {
-    /// How far it is.
-    pub state: MemberState,
-    /// True if it had another release than its group's when the rollout began, from one that was left unfinished.
-    pub strayed: bool,
-}
-
-/// How far a member is. Times are ages of the rollout.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum MemberState {
-    /// Its batch has not begun.
-    Waiting,
-    /// It is to have the release.
-    Given {
-        /// Since when.
-        at: u64,
-    },
-    /// It has confirmed the release, and is to stay so for a while.
-    Proving {
-        /// When it was given.
-        at: u64,
-        /// When it confirmed.
-        since: u64,
-    },
-    /// It has confirmed the release for long enough.
-    Confirmed,
-    /// It refused the release, or did not confirm it in time.
-    Failed {
-        /// Why.
-        reason: String,
-    },
-    /// It has the release, and is to go back when others have.
-    Leaving,
-    /// It is to go back.
-    Returning {
-        /// Since when.
-        at: u64,
-    },
-    /// It has gone back.
-    Returned,
-    /// It did not go back in time; it does so when it can.
-    NotReturned {
-        /// Why.
-        reason: String,
-    },
-}
-
 /// The direction of a rollout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
@@ -96,57 +51,17 @@ pub enum Phase {
         /// Why.
         reason: String,
     },
-    /// It is over. What follows is done, and then it is written down as ended.
-    Over(Outcome),
-}
-
-/// How a rollout ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Outcome {
-    /// The group has the release.
-    Succeeded,
-    /// Members that had it went back, or will as soon as they can.
-    RolledBack {
-        /// Why.
-        reason: String,
-    },
-    /// Too many failed; who has the release keeps it.
-    Failed {
-        /// Why.
-        reason: String,
-    },
-    /// A person ended it; who has the release keeps it.
-    Aborted {
-        /// Who.
-        by: String,
-    },
-    /// A newer one has come.
-    Superseded {
-        /// The newer one's id.
-        by: String,
-    },
-}
-
-/// What is seen of a member.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Sight {
-    /// True if it is there.
-    pub reachable: bool,
-    /// True if it has the release, and is sure of it.
-    pub has_new: bool,
-    /// Why it went back from the release, if it did.
-    pub refused: Option<String>,
-    /// True if it has the release that the group had before.
-    pub has_old: bool,
+    /// It is over, in a last state. What follows is done, and then it is written down as ended.
+    Over(RolloutState),
 }
 
 impl Machine {
-    /// Begins a rollout through `strayed.len()` members; each says whether it has a release that is not its group's.
-    pub fn new(rules: Rules, can_return: bool, strayed: impl IntoIterator<Item = bool>) -> Self {
-        let member = |strayed| Member { state: MemberState::Waiting, strayed };
+    /// Begins a rollout through members that all wait.
+    pub fn new(rules: Rules, members: Vec<Member>) -> Self {
+        let can_return = members.iter().any(|member| !member.stays);
         Self {
             rules,
-            members: strayed.into_iter().map(member).collect(),
+            members,
             phase: Phase::Forward,
             can_return,
             held: None,
@@ -180,7 +95,7 @@ impl Machine {
     /// Returns how many batches have begun, and how many there will be.
     pub fn batches(&self) -> (usize, usize) {
         let (begun, waiting) = (self.begun as usize, self.count(|state| *state == MemberState::Waiting));
-        let first = if begun == 0 { self.canary().min(waiting) } else { 0 };
+        let first = self.canaries_left();
         let canaries = usize::from(first > 0);
         (begun, begun + canaries + (waiting - first).div_ceil(self.batch()))
     }
@@ -192,8 +107,10 @@ impl Machine {
 
     /// Returns whether both are alike but for their ages.
     pub fn is_like(&self, other: &Self) -> bool {
-        let (mine, theirs) = (Self { age: 0, ..self.clone() }, Self { age: 0, ..other.clone() });
-        mine == theirs
+        let Self { rules, members, phase, can_return, held, accepted, begun, age: _, rested } = self;
+        (phase, held, accepted, begun, rested)
+            == (&other.phase, &other.held, &other.accepted, &other.begun, &other.rested)
+            && (rules, can_return, members) == (&other.rules, &other.can_return, &other.members)
     }
 
     /// Lets `seconds` pass.
@@ -239,12 +156,14 @@ impl Machine {
         self.held = None;
         if !self.can_return {
             let reason = format!("{reason}; there is no release to go back to");
-            self.phase = Phase::Over(Outcome::Failed { reason });
+            self.phase = Phase::Over(RolloutState::Failed { reason });
             return;
         }
-        for member in &mut self.members {
-            member.state = match member.state {
-                MemberState::Waiting if !member.strayed => MemberState::Waiting,
+        for Member { state, strayed, stays } in &mut self.members {
+            *state = match std::mem::take(state) {
+                MemberState::Waiting if !*strayed || *stays => MemberState::Waiting,
+                MemberState::Failed { reason } if *stays => MemberState::Failed { reason },
+                _ if *stays => MemberState::Failed { reason: STAYS.to_owned() },
                 // Those that serve go a batch at a time.
                 MemberState::Waiting | MemberState::Confirmed => MemberState::Leaving,
                 _ => MemberState::Returning { at: self.age },
@@ -253,10 +172,11 @@ impl Machine {
         self.phase = Phase::Back { reason };
     }
 
-    /// Ends it: who has the release keeps it.
-    pub fn end(&mut self, outcome: Outcome) {
+    /// Ends it in a last state: who has the release keeps it.
+    pub fn end(&mut self, state: RolloutState) {
+        debug_assert!(state.is_last(), "{state:?} is no end");
         if !matches!(self.phase, Phase::Over(_)) {
-            self.phase = Phase::Over(outcome);
+            self.phase = Phase::Over(state);
         }
     }
 
@@ -271,6 +191,12 @@ impl Machine {
 
     fn canary(&self) -> usize {
         self.rules.canary.rounded_up(self.members.len())
+    }
+
+    /// Returns how many canaries have yet to get the release: a batch may have had no room for all of them.
+    fn canaries_left(&self) -> usize {
+        let waiting = self.count(|state| *state == MemberState::Waiting);
+        self.canary().saturating_sub(self.members.len() - waiting)
     }
 
     /// The most members at a time.
@@ -295,25 +221,28 @@ impl Machine {
                 *state = MemberState::Failed { reason };
                 continue;
             }
-            *state = match std::mem::replace(state, MemberState::Waiting) {
+            *state = match std::mem::take(state) {
                 MemberState::Given { .. } | MemberState::Proving { .. }
                     if is_sure && rules.healthy_for == 0 =>
                 {
                     MemberState::Confirmed
                 }
-                MemberState::Proving { since, .. } if is_sure && age - since >= rules.healthy_for => {
+                MemberState::Proving { since, .. }
+                    if is_sure && age.saturating_sub(since) >= rules.healthy_for =>
+                {
                     MemberState::Confirmed
                 }
                 MemberState::Proving { at, since } if is_sure => MemberState::Proving { at, since },
                 MemberState::Proving { at, since }
                     if !sight.reachable
-                        && age - since < rules.healthy_for + AWAY_MAX.min(rules.healthy_within) =>
+                        && age.saturating_sub(since)
+                            < rules.healthy_for.saturating_add(AWAY_MAX.min(rules.healthy_within)) =>
                 {
                     MemberState::Proving { at, since }
                 }
                 MemberState::Given { at } if is_sure => MemberState::Proving { at, since: age },
                 MemberState::Given { at } | MemberState::Proving { at, .. } => {
-                    if age - at < rules.healthy_within {
+                    if age.saturating_sub(at) < rules.healthy_within {
                         MemberState::Given { at }
                     } else {
                         let is = if sight.reachable { "not confirmed" } else { "unreachable" };
@@ -330,27 +259,26 @@ impl Machine {
         let most = self.rules.max_failures.rounded_down(all);
         let fewest = self.rules.min_healthy.map_or(0, |share| share.rounded_up(all));
         let new_failures = failures.saturating_sub(self.accepted as usize);
-        let are_canaries = self.begun == 1 && self.canary() > 0;
+        // While no other has begun.
+        let are_canaries = all - self.count(|state| *state == MemberState::Waiting) <= self.canary();
         let is_failed = new_failures > most
             || (new_failures > 0 && (are_canaries || failures == all || all - failures < fewest));
         if is_failed && self.on_failure(self.failure_text(failures)) {
             return;
         }
-        let is_under_way =
-            |state: &MemberState| matches!(state, MemberState::Given { .. } | MemberState::Proving { .. });
-        if self.held.is_some() || self.count(is_under_way) > 0 {
+        if self.held.is_some() || self.count(MemberState::is_under_way) > 0 {
             return;
         }
         let rested = *self.rested.get_or_insert(self.age);
         if self.count(|state| *state == MemberState::Waiting) == 0 {
             self.phase = Phase::Over(if is_failed || failures == all {
-                Outcome::Failed { reason: self.failure_text(failures) }
+                RolloutState::Failed { reason: self.failure_text(failures) }
             } else {
-                Outcome::Succeeded
+                RolloutState::Succeeded
             });
             return;
         }
-        if self.begun > 0 && self.age - rested < self.rules.bake {
+        if self.begun > 0 && self.age.saturating_sub(rested) < self.rules.bake {
             return;
         }
         let healthy =
@@ -359,8 +287,8 @@ impl Machine {
             });
         // Each that is well and gets the release may be lost.
         let mut room = healthy.count().saturating_sub(fewest);
-        let canary = if self.begun == 0 { self.canary() } else { 0 };
-        let mut left = if canary > 0 { canary } else { self.batch() };
+        let canaries = self.canaries_left();
+        let mut left = if canaries > 0 { canaries } else { self.batch() };
         let (mut given, age) = (0, self.age);
         for (member, sight) in self.members.iter_mut().zip(sights) {
             if left == 0 || member.state != MemberState::Waiting {
@@ -376,12 +304,12 @@ impl Machine {
             (given, left) = (given + 1, left - 1);
         }
         if given > 0 {
-            self.begun += 1;
+            self.begun = self.begun.saturating_add(1);
             self.rested = None;
-        } else if age - rested >= self.rules.bake.saturating_add(self.rules.healthy_within) {
+        } else if age.saturating_sub(rested) >= self.rules.bake.saturating_add(self.rules.healthy_within) {
             let text = format!("fewer than {fewest} of {all} members would be healthy during the next batch");
             if !self.on_failure(text.clone()) {
-                self.phase = Phase::Over(Outcome::Failed { reason: text });
+                self.phase = Phase::Over(RolloutState::Failed { reason: text });
             }
         }
     }
@@ -413,7 +341,7 @@ impl Machine {
             };
             if sight.has_old && sight.reachable {
                 *state = MemberState::Returned;
-            } else if age - at >= within {
+            } else if age.saturating_sub(at) >= within {
                 let is = if sight.reachable { "not back" } else { "unreachable" };
                 *state = MemberState::NotReturned { reason: format!("{is} within {within} s") };
             }
@@ -433,7 +361,7 @@ impl Machine {
             }
         }
         if self.count(is_returning) == 0 {
-            self.phase = Phase::Over(Outcome::RolledBack { reason });
+            self.phase = Phase::Over(RolloutState::RolledBack { reason });
         }
     }
 }

@@ -5,12 +5,14 @@
 
 mod share;
 mod rules;
+mod member;
 mod machine;
 mod stored;
 mod book;
 
 pub use book::{Book, Changed};
-pub use machine::{Machine, Member, MemberState, Outcome, Phase, Sight};
+pub use machine::{Machine, Phase};
+pub use member::{Member, MemberState, Sight};
 pub use rules::{Group, Groups, OnFailure, OnNewer, Rules};
 pub use share::Share;
-pub use stored::{GroupRelease, MEMBERS_MAX, Rollout, StoredMember, shortened};
+pub use stored::{GroupRelease, MEMBERS_MAX, OwnRelease, Rollout, StoredMember, shortened};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Machine, MemberState, Outcome, Phase};
+use super::{Machine, Member, MemberState, Phase};
 use crate::ledger::VALUE_BYTES_MAX;
 use format::value;
 use ground::escape;
@@ -13,7 +13,9 @@ use protocol::token::TokenId;
 use protocol::wire::{MemberName, RolloutMember, RolloutMemberState, RolloutState, RolloutStatus};
 
 /// First byte of a rollout's value (FORMAT 5.5).
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// In version 1 ends have other names, and each member goes back to the group's release.
+const VERSION_OLDEST: u8 = 1;
 /// First byte of the value of a group's release (FORMAT 5.6).
 const GROUP_VERSION: u8 = 1;
 /// Members of a group: with names of 32 letters, and few reasons, a value has room for them.
@@ -36,7 +38,7 @@ pub struct Rollout {
     pub group: DestinationName,
     /// The release.
     pub release: ReleaseId,
-    /// The release that the group had before.
+    /// The release that the group had before; members go back to it, unless they had one of their own.
     pub previous: Option<ReleaseId>,
     /// Who asked for it.
     pub user: UserName,
@@ -54,8 +56,20 @@ pub struct Rollout {
     pub members: Vec<StoredMember>,
     /// How far it is; none while it waits for another one.
     pub machine: Option<Machine>,
-    /// How it ended, and seconds since 1970 at which it did.
-    pub ended: Option<(Outcome, u64)>,
+    /// The last state in which it ended, and seconds since 1970 at which it did.
+    pub ended: Option<(RolloutState, u64)>,
+    /// The releases that members had of their own, each once.
+    #[serde(default)]
+    pub own: Vec<OwnRelease>,
+}
+
+/// A release that a member had before a rollout, and its group had not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnRelease {
+    /// The release.
+    pub release: ReleaseId,
+    /// The group that assigned it; of what no group assigned, the rollout's own.
+    pub group: DestinationName,
 }
 
 /// A member of a rollout.
@@ -67,12 +81,31 @@ pub struct StoredMember {
     pub delivery: Option<u64>,
     /// The number of the delivery of the release before, once it is to go back.
     pub return_delivery: Option<u64>,
+    /// The place in [`Rollout::own`] of the release that it had before; none where that is the group's.
+    #[serde(default)]
+    pub own: Option<u16>,
 }
 
 impl Rollout {
     /// Returns whether both are of one group of one application.
     pub fn is_of_same_group(&self, other: &Self) -> bool {
         (&self.space, &self.app, &self.group) == (&other.space, &other.app, &other.group)
+    }
+
+    /// Returns the release that a member goes back to, and the group that assigned it; none where it had none.
+    pub fn before(&self, member: &StoredMember) -> Option<(ReleaseId, &DestinationName)> {
+        match member.own {
+            Some(place) => {
+                self.own.get(usize::from(place)).map(|OwnRelease { release, group }| (*release, group))
+            }
+            None => self.previous.map(|release| (release, &self.group)),
+        }
+    }
+
+    /// Returns the releases that it needs while it is under way: the new one, and those that members go back to.
+    pub fn needed(&self) -> impl Iterator<Item = ReleaseId> {
+        let own = self.own.iter().map(|own| own.release);
+        [self.release].into_iter().chain(self.previous).chain(own)
     }
 
     /// Encodes the value. Leaves out the ends of long reasons and, where there is no room, those of members.
@@ -98,9 +131,10 @@ impl Rollout {
 
     /// Decodes a value; none if the bytes are damaged or of a newer version.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let rollout: Self = value::decode(VERSION..=VERSION, bytes).ok()?;
+        let rollout: Self = value::decode(VERSION_OLDEST..=VERSION, bytes).ok()?;
         let machine = rollout.machine.as_ref().map_or(0, |machine| machine.members().len());
-        (machine == rollout.members.len()).then_some(rollout)
+        let is_last = |ended: &(RolloutState, u64)| ended.0.is_last();
+        (machine == rollout.members.len() && rollout.ended.as_ref().is_none_or(is_last)).then_some(rollout)
     }
 
     /// Returns what people see of it; `behind` is the rollout that it waits for.
@@ -108,18 +142,18 @@ impl Rollout {
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let (batch, batches) = self.machine.as_ref().map(Machine::batches).unwrap_or_default();
         let state = match (&self.ended, &self.machine) {
-            (Some((outcome, _)), _) => ended(outcome),
+            (Some((state, _)), _) => state.clone(),
             (None, None) => RolloutState::Waiting { behind },
             (None, Some(machine)) => match (machine.phase(), machine.held()) {
                 (_, Some(reason)) => RolloutState::Held { reason: reason.to_owned() },
-                (Phase::Back { reason } | Phase::Over(Outcome::RolledBack { reason }), None) => {
+                (Phase::Back { reason } | Phase::Over(RolloutState::RolledBack { reason }), None) => {
                     RolloutState::RollingBack { reason: reason.clone() }
                 }
                 (Phase::Over(_) | Phase::Forward, None) => RolloutState::Running,
             },
         };
         let states = self.machine.iter().flat_map(Machine::members);
-        let member = |(member, state): (&StoredMember, &super::Member)| RolloutMember {
+        let member = |(member, state): (&StoredMember, &Member)| RolloutMember {
             name: member.name.clone(),
             delivery: member
                 .return_delivery
@@ -142,16 +176,6 @@ impl Rollout {
             batches: number(batches),
             members: self.members.iter().zip(states).map(member).collect(),
         }
-    }
-}
-
-fn ended(outcome: &Outcome) -> RolloutState {
-    match outcome.clone() {
-        Outcome::Succeeded => RolloutState::Succeeded,
-        Outcome::RolledBack { reason } => RolloutState::RolledBack { reason },
-        Outcome::Failed { reason } => RolloutState::Failed { reason },
-        Outcome::Aborted { by } => RolloutState::Aborted { by },
-        Outcome::Superseded { by } => RolloutState::Superseded { by },
     }
 }
 

@@ -108,7 +108,7 @@ pub struct RolloutStatus {
     pub members: Vec<RolloutMember>,
 }
 
-/// How far a rollout is.
+/// How far a rollout is. The last states have the names by which version 1 of its value (FORMAT 5.5) knew them, too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RolloutState {
@@ -130,23 +130,28 @@ pub enum RolloutState {
         reason: String,
     },
     /// The group has the release.
+    #[serde(alias = "Succeeded")]
     Succeeded,
     /// Members that had it went back, or will as soon as they can.
+    #[serde(alias = "RolledBack")]
     RolledBack {
         /// Why.
         reason: String,
     },
     /// Too many failed; who has the release keeps it.
+    #[serde(alias = "Failed")]
     Failed {
         /// Why.
         reason: String,
     },
     /// A person ended it; who has the release keeps it.
+    #[serde(alias = "Aborted")]
     Aborted {
         /// Who.
         by: String,
     },
     /// A newer one came.
+    #[serde(alias = "Superseded")]
     Superseded {
         /// The newer one's id.
         by: String,

@@ -89,6 +89,7 @@ impl Granted {
             members: Vec::new(),
             machine: None,
             ended: None,
+            own: Vec::new(),
         })
     }
 }

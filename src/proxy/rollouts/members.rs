@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::super::Shared;
 use crate::delivery::Delivery;
-use crate::delivery::rollout::{Group, Machine, MemberState, Phase, Rollout, Sight, StoredMember, shortened};
+use crate::delivery::rollout::{Group, MemberState, Phase, Rollout, Sight, StoredMember, shortened};
 use disk::clock::now;
 use format::record::DeliveryState;
 use format::target::{Assignment, TargetReport, TargetState};
@@ -25,96 +25,70 @@ impl Known {
         Ok(Self(known.into_iter().map(|status| (status.target.clone(), status)).collect()))
     }
 
-    /// Returns the members of a group, by name, and whether each has a release other than `previous` from a rollout of the group that
-    /// was left unfinished: `left`.
-    pub fn members(
-        &self,
-        group: &Group,
-        name: &DestinationName,
-        previous: Option<ReleaseId>,
-        left: Option<&Rollout>,
-    ) -> Vec<(StoredMember, bool)> {
-        let targets = self.0.values().filter(|status| group.has_target(&status.target)).map(|status| {
-            let assigned = status.known.assigned.as_ref();
-            let strayed = assigned.is_some_and(|it| it.group == *name && Some(it.release) != previous);
-            (MemberName::Target(status.target.clone()), strayed)
-        });
-        let was_left = |destination: &DestinationName| {
-            let states = left
-                .iter()
-                .flat_map(|left| left.members.iter().zip(left.machine.iter().flat_map(Machine::members)));
-            states.into_iter().any(|(member, state)| {
-                member.name == MemberName::Destination(destination.clone())
-                    && !matches!(state.state, MemberState::Returned)
-                    && (state.strayed || state.state != MemberState::Waiting)
-            })
-        };
-        let destinations = group.destinations.iter();
-        let destinations = destinations.map(|name| (MemberName::Destination(name.clone()), was_left(name)));
-        let member =
-            |(name, strayed)| (StoredMember { name, delivery: None, return_delivery: None }, strayed);
-        let mut members: Vec<_> = targets.chain(destinations).map(member).collect();
-        members.sort_by(|(one, _), (other, _)| {
-            (one.name.as_str(), &one.name).cmp(&(other.name.as_str(), &other.name))
-        });
-        members.dedup_by(|(one, _), (other, _)| one.name == other.name);
-        members
+    /// Returns the targets of a group.
+    pub fn of_group(&self, group: &Group) -> impl Iterator<Item = &TargetStatus> {
+        self.0.values().filter(|status| group.has_target(&status.target))
     }
 
     /// Returns what is seen of each member.
     pub fn look(&self, shared: &Shared, id: RolloutId, rollout: &Rollout) -> Vec<Sight> {
         let look = |member: &StoredMember| match &member.name {
             MemberName::Target(target) => {
-                self.0.get(target).map(|status| of_target(status, id, rollout)).unwrap_or_default()
+                self.0.get(target).map(|status| of_target(status, id, rollout, member)).unwrap_or_default()
             }
             MemberName::Destination(_) => of_destination(shared, member, rollout),
         };
         rollout.members.iter().map(look).collect()
     }
 
-    /// Tells targets what they are to have, where they were told otherwise. One that waits and was told nothing stays with the
-    /// release of before: what is current may move.
+    /// Tells targets what they are to have, where they were told otherwise. One that waits and was told nothing stays with what it had:
+    /// what is current may move. One that was forgotten meanwhile is told nothing.
     pub fn assign(&self, shared: &Shared, id: RolloutId, rollout: &Rollout) -> Result<(), Error> {
         let Some(machine) = &rollout.machine else { return Ok(()) };
         let told = rollout.members.iter().zip(machine.members()).filter_map(|(member, at)| {
             let MemberName::Target(target) = &member.name else { return None };
-            let known = self.0.get(target).and_then(|status| status.known.assigned.as_ref());
-            let release = match at.state {
-                MemberState::Given { .. } | MemberState::Proving { .. } => Some(rollout.release),
+            let known = self.0.get(target)?.known.assigned.as_ref();
+            let (release, group) = match at.state {
+                MemberState::Given { .. } | MemberState::Proving { .. } => (rollout.release, &rollout.group),
                 MemberState::Returning { .. } | MemberState::Returned | MemberState::NotReturned { .. } => {
-                    rollout.previous
+                    rollout.before(member)?
                 }
-                MemberState::Waiting if known.is_none() => rollout.previous,
-                _ => None,
+                MemberState::Waiting if known.is_none() => rollout.before(member)?,
+                _ => return None,
             };
-            let assignment = Assignment { release: release?, rollout: id, group: rollout.group.clone() };
-            (known != Some(&assignment)).then(|| (target.clone(), assignment))
+            let assignment = Assignment { release, rollout: id, group: group.clone() };
+            (known != Some(&assignment)).then(|| (target.clone(), Some(assignment)))
         });
-        let told: Vec<_> = told.collect();
-        if told.is_empty() {
-            return Ok(());
-        }
-        shared.targets.assign(&rollout.space, &rollout.app, &told).map_err(boxed)
+        tell(shared, rollout, &told.collect::<Vec<_>>())
     }
 }
 
-/// Tells the targets that were to have the release of a rollout that leads nowhere, and never showed it, to stay with the one of
-/// before.
-pub(super) fn take_back(shared: &Shared, id: RolloutId, rollout: &Rollout) -> Result<(), Error> {
-    let (Some(previous), Some(machine)) = (rollout.previous, &rollout.machine) else { return Ok(()) };
-    let Known(known) = Known::of(shared, rollout)?;
-    let assignment = Assignment { release: previous, rollout: id, group: rollout.group.clone() };
-    let told = rollout.members.iter().zip(machine.members()).filter_map(|(member, at)| {
-        let MemberName::Target(target) = &member.name else { return None };
-        let was_given = matches!(at.state, MemberState::Given { .. } | MemberState::Failed { .. });
-        let shows = known.get(target).and_then(|status| status.known.report.shown);
-        (was_given && shows != Some(rollout.release)).then(|| (target.clone(), assignment.clone()))
-    });
-    let told: Vec<_> = told.collect();
+/// Tells targets what they are to have, or that no group says so any more.
+fn tell(shared: &Shared, rollout: &Rollout, told: &[(TargetName, Option<Assignment>)]) -> Result<(), Error> {
     if told.is_empty() {
         return Ok(());
     }
-    shared.targets.assign(&rollout.space, &rollout.app, &told).map_err(boxed)
+    shared.targets.assign(&rollout.space, &rollout.app, told).map_err(boxed)
+}
+
+/// Tells the targets that were to have the release of a rollout that leads nowhere, and never showed it, to stay with what they had;
+/// those that had nothing, nothing.
+pub(super) fn take_back(shared: &Shared, id: RolloutId, rollout: &Rollout) -> Result<(), Error> {
+    let Some(machine) = &rollout.machine else { return Ok(()) };
+    let Known(known) = Known::of(shared, rollout)?;
+    let told = rollout.members.iter().zip(machine.members()).filter_map(|(member, at)| {
+        let MemberName::Target(target) = &member.name else { return None };
+        let was_given = matches!(at.state, MemberState::Given { .. } | MemberState::Failed { .. });
+        let status = known.get(target).filter(|_| was_given)?;
+        let assignment = |(release, group): (ReleaseId, &DestinationName)| Assignment {
+            release,
+            rollout: id,
+            group: group.clone(),
+        };
+        let shows_it = status.known.report.shown == Some(rollout.release);
+        (!shows_it).then(|| (target.clone(), rollout.before(member).map(assignment)))
+    });
+    tell(shared, rollout, &told.collect::<Vec<_>>())
 }
 
 /// Tells each target of a group to have the release of a rollout that has succeeded: some may have come while it went on.
@@ -126,11 +100,8 @@ pub(super) fn settle(shared: &Shared, id: RolloutId, group: &Group, rollout: &Ro
         assigned.is_some_and(|it| (&it.group, it.release) == (&assignment.group, assignment.release))
     };
     let others = known.into_values().filter(|status| group.has_target(&status.target) && !is_told(status));
-    let told: Vec<_> = others.map(|status| (status.target, assignment.clone())).collect();
-    if told.is_empty() {
-        return Ok(());
-    }
-    shared.targets.assign(&rollout.space, &rollout.app, &told).map_err(boxed)
+    let told: Vec<_> = others.map(|status| (status.target, Some(assignment.clone()))).collect();
+    tell(shared, rollout, &told)
 }
 
 /// Asks for the deliveries that are due, and notes their numbers. Returns whether there were any. One that cannot be asked for is
@@ -141,7 +112,9 @@ pub(super) fn deliver(shared: &Shared, rollout: &mut Rollout) -> bool {
         return false;
     }
     let mut any = false;
-    let Rollout { space, app, user, token, then, release, previous, members, .. } = rollout;
+    let returns: Vec<Option<ReleaseId>> =
+        rollout.members.iter().map(|member| rollout.before(member).map(|(release, _)| release)).collect();
+    let Rollout { space, app, user, token, then, release, members, .. } = rollout;
     let order = |release: ReleaseId, destination: &DestinationName| {
         let delivery = Delivery {
             user: Some(user.clone()),
@@ -157,7 +130,7 @@ pub(super) fn deliver(shared: &Shared, rollout: &mut Rollout) -> bool {
         let first = events.first_mut().and_then(|events| events.try_recv().ok());
         Some(first.map(|event| event.id.number).unwrap_or_default())
     };
-    for (member, at) in members.iter_mut().zip(machine.members()) {
+    for ((member, at), before) in members.iter_mut().zip(machine.members()).zip(returns) {
         let MemberName::Destination(name) = &member.name else { continue };
         match at.state {
             MemberState::Given { .. } if member.delivery.is_none() => {
@@ -169,7 +142,7 @@ pub(super) fn deliver(shared: &Shared, rollout: &mut Rollout) -> bool {
                     // It may have ended.
                     drop(shared.deliveries.cancel(shared.deliveries.id(number), user));
                 }
-                let Some(previous) = *previous else { continue };
+                let Some(previous) = before else { continue };
                 member.return_delivery = order(previous, name);
                 any |= member.return_delivery.is_some();
             }
@@ -179,7 +152,7 @@ pub(super) fn deliver(shared: &Shared, rollout: &mut Rollout) -> bool {
     any
 }
 
-fn of_target(status: &TargetStatus, id: RolloutId, rollout: &Rollout) -> Sight {
+fn of_target(status: &TargetStatus, id: RolloutId, rollout: &Rollout, member: &StoredMember) -> Sight {
     let TargetReport { shown, about, state, rollout: by, output, .. } = &status.known.report;
     let settled =
         !matches!(state, TargetState::Fetching(_) | TargetState::Switching | TargetState::Confirming);
@@ -198,12 +171,13 @@ fn of_target(status: &TargetStatus, id: RolloutId, rollout: &Rollout) -> Sight {
         let assigned = status.known.assigned.as_ref();
         release == assigned.map(|it| it.release) && assigned.is_some_and(|it| it.rollout == id)
     };
+    let before = rollout.before(member).map(|(release, _)| release);
     let is_about = *about == Some(rollout.release) && *by == Some(id);
     Sight {
         reachable: status.reachable,
         has_new: is_about && *shown == Some(rollout.release) && *state == TargetState::Confirmed,
         refused,
-        has_old: settled && shown.is_some() && *shown == rollout.previous && is_told(rollout.previous),
+        has_old: settled && shown.is_some() && *shown == before && is_told(before),
     }
 }
 

@@ -5,16 +5,19 @@
 //! next start, as all of it may be done twice.
 
 mod asked;
+mod members;
+mod turn;
+mod ending;
+mod beginning;
 mod driver;
 mod list;
-mod members;
 
 use std::sync::{Mutex, mpsc};
 
 use tokio::sync::broadcast;
 
 use super::stopping::stopping;
-use crate::delivery::rollout::{Book, Changed, Group, Groups, Machine, Phase, Rollout};
+use crate::delivery::rollout::{Book, Changed, Group, GroupRelease, Groups, Machine, Phase, Rollout};
 use crate::ledger::{self, Change};
 use format::target::Assignment;
 use ground::ids::{AppName, DestinationName, ReleaseId, RolloutId, SpaceName, TargetName, UserName};
@@ -73,11 +76,21 @@ impl Rollouts {
 
     /// Returns what a target without an assignment of its own is to have, where it is in a group that has a release: a new
     /// member overtakes nobody. Blocks for the ledger.
-    pub fn unassigned(&self, space: &SpaceName, app: &AppName, target: &TargetName) -> Option<Assignment> {
-        self.groups.iter().filter(|(_, group)| group.has_target(target)).find_map(|(name, _)| {
-            let found = self.book.release(space, app, name).ok()??;
-            Some(Assignment { release: found.release, rollout: found.rollout, group: name.clone() })
-        })
+    ///
+    /// # Errors
+    /// The ledger's: it is not known whether a group has a release.
+    pub fn unassigned(
+        &self,
+        space: &SpaceName,
+        app: &AppName,
+        target: &TargetName,
+    ) -> ledger::Result<Option<Assignment>> {
+        for (name, _) in self.groups.iter().filter(|(_, group)| group.has_target(target)) {
+            if let Some(GroupRelease { release, rollout }) = self.book.release(space, app, name)? {
+                return Ok(Some(Assignment { release, rollout, group: name.clone() }));
+            }
+        }
+        Ok(None)
     }
 
     /// Returns the releases of a space that must stay: those of groups, and of rollouts under way with the ones before. Blocks.

@@ -52,7 +52,7 @@ impl Targets {
         Ok(())
     }
 
-    /// Tells targets what they want from now on, durably, known ones or not; wakes their streams. Blocks.
+    /// Tells targets what they want from now on, or that no group says so any more, durably; wakes their streams. Blocks.
     ///
     /// # Errors
     /// The ledger's: the first of the assignments may have been made, and making them again changes nothing.
@@ -60,7 +60,7 @@ impl Targets {
         &self,
         space: &SpaceName,
         app: &AppName,
-        assignments: &[(TargetName, Assignment)],
+        assignments: &[(TargetName, Option<Assignment>)],
     ) -> ledger::Result<()> {
         self.load(space, app)?;
         let assigned = assignments.chunks(WRITTEN_TOGETHER).try_for_each(|some| {
@@ -73,18 +73,23 @@ impl Targets {
     }
 
     /// Writes down some assignments. `writing` is held.
-    fn put(&self, space: &SpaceName, app: &AppName, some: &[(TargetName, Assignment)]) -> ledger::Result<()> {
-        let change = |(target, assignment): &(TargetName, Assignment)| {
+    fn put(
+        &self,
+        space: &SpaceName,
+        app: &AppName,
+        some: &[(TargetName, Option<Assignment>)],
+    ) -> ledger::Result<()> {
+        let change = |(target, assigned): &(TargetName, Option<Assignment>)| {
             let known =
                 app_mut(&mut self.apps(), space, app).targets.get(target).map(|entry| entry.known.clone());
-            let known = StoredTarget { assigned: Some(assignment.clone()), ..known.unwrap_or_default() };
+            let known = StoredTarget { assigned: assigned.clone(), ..known.unwrap_or_default() };
             Change::Put { key: key(space, app, target), value: known.encode() }
         };
         self.ledger.apply(&some.iter().map(change).collect::<Vec<_>>())?;
         let mut apps = self.apps();
-        for (target, assignment) in some {
+        for (target, assigned) in some {
             let entry = app_mut(&mut apps, space, app).targets.entry(target.clone()).or_default();
-            (entry.known.assigned, entry.is_kept) = (Some(assignment.clone()), true);
+            (entry.known.assigned, entry.is_kept) = (assigned.clone(), true);
             self.tell(space, entry.status(target, app));
         }
         Ok(())
@@ -101,13 +106,13 @@ impl Targets {
             return Ok(());
         }
         // The group is asked again after each time: a rollout that ended meanwhile may not have seen the target.
-        while let Some(of_group) = (self.unassigned)(space, app, target) {
+        while let Some(of_group) = (self.unassigned)(space, app, target)? {
             let _writing = self.writing.lock().unpoisoned();
             // Nor is what a rollout assigned meanwhile taken back.
             if given.as_ref() == Some(&of_group) || self.assigned(space, app, target) != given {
                 break;
             }
-            self.put(space, app, &[(target.clone(), of_group.clone())])?;
+            self.put(space, app, &[(target.clone(), Some(of_group.clone()))])?;
             given = Some(of_group);
         }
         Ok(())

@@ -20,4 +20,5 @@ pub use registry::{Targets, Unassigned};
 pub(super) use list::{forget, list};
 pub(super) use queue::queue;
 pub(super) use stream::serve;
+pub(super) use wanted::find;
 pub(super) use writer::Writer;

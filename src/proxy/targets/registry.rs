@@ -26,7 +26,8 @@ const CHANGES_AHEAD: usize = 1024;
 /// A target's new state, and its space.
 pub type TargetChange = Arc<(SpaceName, TargetStatus)>;
 /// Returns what a target without an assignment is to have, if a group has it: a new member gets the group's release.
-pub type Unassigned = Box<dyn Fn(&SpaceName, &AppName, &TargetName) -> Option<Assignment> + Send + Sync>;
+pub type Unassigned =
+    Box<dyn Fn(&SpaceName, &AppName, &TargetName) -> ledger::Result<Option<Assignment>> + Send + Sync>;
 
 /// Why a target may not watch, or be forgotten.
 #[derive(Debug, thiserror::Error)]

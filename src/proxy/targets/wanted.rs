@@ -19,7 +19,11 @@ pub(super) fn selector_of(assigned: &Assignment) -> Label {
 }
 
 /// Finds the record of what is followed; none where there is no such release. Blocks for the disk.
-pub(super) fn find(store: &Store, app: &AppName, at: Option<Label>) -> store::Result<Option<Record>> {
+pub(in crate::proxy) fn find(
+    store: &Store,
+    app: &AppName,
+    at: Option<Label>,
+) -> store::Result<Option<Record>> {
     match store.select(&Selector { app: app.clone(), at }) {
         Ok(record) => Ok(Some(record)),
         Err(error) if matches!(error.fault(), Fault::Missing | Fault::Input) => Ok(None),

@@ -17,7 +17,7 @@ use ground::ids::{ReleaseId, RolloutId};
 use ground::token_id::TokenId;
 use protocol::wire::MemberName;
 use whit::delivery::actions::{Changed, Event, Happened, Notice};
-use whit::delivery::rollout::{GroupRelease, Machine, Rollout, Rules, Sight, StoredMember};
+use whit::delivery::rollout::{GroupRelease, Machine, Member, Rollout, Rules, Sight, StoredMember};
 use whit::delivery::{Delivery, Ended, LastFailure};
 use whit::store::Records;
 
@@ -173,12 +173,13 @@ fn report(release: ReleaseId) -> TargetReport {
 
 /// Returns a rollout whose first member has confirmed nothing yet.
 fn a_rollout(release: ReleaseId) -> Rollout {
-    let mut machine = Machine::new(Rules::default(), true, [false, false]);
+    let mut machine = Machine::new(Rules::default(), vec![Member::default(); 2]);
     machine.step(&[Sight::default(), Sight::default()]);
     let member = |name: &str| StoredMember {
         name: MemberName::Target(name.parse().expect("a name")),
         delivery: None,
         return_delivery: None,
+        own: None,
     };
     Rollout {
         space: "shop".parse().expect("a name"),
@@ -195,6 +196,7 @@ fn a_rollout(release: ReleaseId) -> Rollout {
         members: vec![member("web-1"), member("web-2")],
         machine: Some(machine),
         ended: None,
+        own: Vec::new(),
     }
 }
 
