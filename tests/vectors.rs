@@ -1040,7 +1040,7 @@ fn answers_of_deliveries() -> [(&'static str, Vec<u8>); 9] {
 }
 
 /// What targets say and hear, and what is asked and answered about them.
-fn of_targets() -> [(&'static str, Vec<u8>); 7] {
+fn of_targets() -> [(&'static str, Vec<u8>); 8] {
     let known = target(manifest().1.release());
     let target: TargetName = name("web-1");
     let (app, report, assigned) = (name::<AppName>("web"), known.report.clone(), known.assigned.clone());
@@ -1059,7 +1059,11 @@ fn of_targets() -> [(&'static str, Vec<u8>); 7] {
         ("to-target-wanted", message(&ToTarget::Wanted(Box::new(Wanted { record: record(), assigned })))),
         ("to-target-alive", message(&ToTarget::Alive)),
         ("operation-targets", message(&Operation::Targets { app: Some(app.clone()), watch: true })),
-        ("operation-forget-target", message(&Operation::ForgetTarget { target, app: Some(app) })),
+        (
+            "operation-forget-target",
+            message(&Operation::ForgetTarget { target: target.clone(), app: Some(app.clone()) }),
+        ),
+        ("operation-unassign-target", message(&Operation::UnassignTarget { target, app: Some(app) })),
         (
             "answer-targets",
             message(&Answer::Targets(vec![ListedTarget { status, labels: vec![name("v1.2.3")], wants }])),

@@ -21,7 +21,7 @@ goes on with a line for each change, until Ctrl-C.";
 const COLUMNS: [&str; 9] =
     ["TARGET", "RELEASE", "STATE", "SINCE", "PREVIOUS", "WANTS", "GROUP", "FETCHED", "WHIT"];
 
-/// List the machines that watch the proxy, or forget one that is gone.
+/// List the machines that watch the proxy, forget one that is gone, or take one out of a group's word.
 #[derive(Debug, Args)]
 #[command(after_help = HELP, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct TargetsArgs {
@@ -43,6 +43,8 @@ pub struct TargetsArgs {
 enum TargetsCommand {
     /// Forget a target that is gone for good: no release is kept for it any more.
     Forget(ForgetArgs),
+    /// Let a target that has left its group follow its label or the current release again.
+    Unassign(UnassignArgs),
 }
 
 /// The target that is gone.
@@ -57,10 +59,22 @@ struct ForgetArgs {
     access: AccessArgs,
 }
 
+/// The target that has left its group.
+#[derive(Debug, Args)]
+struct UnassignArgs {
+    /// Its name.
+    name: TargetName,
+    /// Only of this application [default: all that the token may deliver].
+    app: Option<AppName>,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
 /// Runs the command.
 pub async fn run(arguments: TargetsArgs, output: &Output) -> Result<(), Error> {
     match arguments.command {
         Some(TargetsCommand::Forget(forgotten)) => forget(forgotten, output).await,
+        Some(TargetsCommand::Unassign(left)) => unassign(left, output).await,
         None if arguments.watch => watch(arguments, output).await,
         None => list(arguments, output).await,
     }
@@ -126,6 +140,21 @@ async fn forget(arguments: ForgetArgs, output: &Output) -> Result<(), Error> {
     let rows: Vec<ListedTarget> = answers.into_iter().flat_map(ListedTarget::of).collect();
     let apps: Vec<&str> = rows.iter().map(|listed| listed.status.app.as_str()).collect();
     output.report(&rows, || format!("forgot {name} of {}", apps.join(", ")))
+}
+
+async fn unassign(arguments: UnassignArgs, output: &Output) -> Result<(), Error> {
+    let UnassignArgs { name, app, access } = arguments;
+    let answers = ask(&access, output, Operation::UnassignTarget { target: name.clone(), app }).await?;
+    let rows: Vec<ListedTarget> = answers.into_iter().flat_map(ListedTarget::of).collect();
+    output.report(&rows, || {
+        let lines = rows.iter().map(|ListedTarget { status, wants, .. }| {
+            let follows = status.known.follows.as_ref();
+            let follows = follows.map_or("the current release".to_owned(), |at| format!("`{at}`"));
+            let wants = wants.map_or("none".to_owned(), |release| release.short());
+            escape::text(&format!("{name} of {} follows {follows}: {wants}", status.app))
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    })
 }
 
 /// Returns a target's line where each change is one.

@@ -22,7 +22,7 @@ pub struct Entry<'a> {
     /// Seconds since 1970.
     pub time: u64,
     /// `push`, `deliver`, `promote`, `rollback`, `remove`, `pin`, `unpin`, `label`, `unlabel`, `cache`, `prime`, `retry`, `cancel`,
-    /// `drop` or `forget`.
+    /// `drop`, `forget` or `unassign`.
     pub action: &'static str,
     /// The user on whose behalf it was done.
     pub user: &'a UserName,

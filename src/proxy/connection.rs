@@ -141,6 +141,10 @@ async fn go_on(shared: Arc<Shared>, link: Link, mut sender: Sender, mut receiver
             let forgotten = targets::forget(&granted, &target, app.as_ref(), &mut sender).await;
             end(sender, forgotten).await;
         }
+        Operation::UnassignTarget { target, app } => {
+            let unassigned = targets::unassign(&granted, &target, app.as_ref(), &mut sender).await;
+            end(sender, unassigned).await;
+        }
         Operation::Rollouts { app, watch } => {
             let listed = rollouts::list(&granted, app.as_ref(), watch, &mut sender).await;
             end(sender, listed).await;

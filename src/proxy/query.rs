@@ -167,6 +167,7 @@ fn work_out(granted: &Granted, question: Operation, give: impl Fn(Answer) -> boo
         | Operation::Watch(_)
         | Operation::Targets { .. }
         | Operation::ForgetTarget { .. }
+        | Operation::UnassignTarget { .. }
         | Operation::Rollouts { .. }
         | Operation::SteerRollout { .. }
         | Operation::PlanDelivery { .. } => unreachable!("these are served by themselves"),

@@ -2,6 +2,7 @@
 
 use protocol::wire::{Operation, RolloutMemberState, RolloutState, RolloutSteering};
 use whit::delivery::rollout::{OnFailure, Rules, Share};
+use whit::proxy::Options;
 
 use crate::fleet::{Fleet, Watcher, name, rules, scanned};
 use crate::world::{ask_as, within};
@@ -118,4 +119,58 @@ async fn a_member_that_is_forgotten_while_it_waits_stays_forgotten() {
         assert_eq!(names, ["web-1", "web-2"]);
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_has_left_its_group_wants_the_current_release_once_it_is_unassigned() {
+    within(async {
+        let holds = Rules { on_failure: OnFailure::Hold, ..rules() };
+        let (mut fleet, _) = Fleet::start(holds, 2).await;
+        let second = fleet.push("second", &["all"]).await.expect("pushed");
+        assert_eq!(fleet.ended(1).await.state, RolloutState::Succeeded);
+        let unassign = |target: &str| {
+            let (target, app) = (target.parse().expect("a name"), Some("app".parse().expect("a name")));
+            Operation::UnassignTarget { target, app }
+        };
+        let refused = async |fleet: &Fleet, target: &str| {
+            let error = ask_as(fleet.world.access(), &unassign(target)).await.expect_err("it is refused");
+            error.to_string()
+        };
+        assert!(refused(&fleet, "web-1").await.contains("is in group `all`"));
+        assert!(refused(&fleet, "web-9").await.contains("no target"));
+        let bad = scanned(&fleet, "bad").await;
+        fleet.watcher("web-1").refuses(bad);
+        fleet.push("bad", &["all"]).await.expect("pushed");
+        let held = fleet.rollout(2, |status| matches!(status.state, RolloutState::Held { .. })).await;
+        again(&mut fleet, |options| {
+            let group = options.groups.get_mut(&name("all")).expect("it is there");
+            group.targets = vec!["web-2".parse().expect("a pattern")];
+        })
+        .await;
+        assert!(refused(&fleet, "web-1").await.contains("counts target `web-1`"));
+        fleet.steer(held.id, RolloutSteering::Abort).await.expect("ended");
+        fleet.ended(2).await;
+        let third = fleet.push("third", &[]).await.expect("pushed");
+        fleet.until(|fleet| fleet.watcher("web-1").machine().told.last() == Some(&second)).await;
+        ask_as(fleet.world.access(), &unassign("web-1")).await.expect("it has left the group");
+        fleet.until(|fleet| fleet.watcher("web-1").shown() == Some(third)).await;
+        again(&mut fleet, |_| {}).await;
+        fleet.until(|fleet| fleet.watcher("web-1").machine().told.last() == Some(&third)).await;
+        assert_eq!(fleet.watcher("web-2").shown(), Some(second));
+    })
+    .await;
+}
+
+/// Starts the proxy again, with other options, and lets its targets come back.
+async fn again(fleet: &mut Fleet, change: impl FnOnce(&mut Options)) {
+    let targets: Vec<String> = fleet.watchers.keys().cloned().collect();
+    for target in &targets {
+        fleet.leave(target);
+    }
+    fleet.world.stop().await;
+    fleet.world.change(change);
+    fleet.world.again();
+    for target in &targets {
+        fleet.join(target);
+    }
 }

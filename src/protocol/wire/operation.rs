@@ -168,6 +168,14 @@ pub enum Operation {
         /// The application.
         app: Option<AppName>,
     },
+    /// Let a target want its label or the current release again, whatever a group assigned to it, of an application, or of all that the
+    /// token may deliver.
+    UnassignTarget {
+        /// The target.
+        target: TargetName,
+        /// The application.
+        app: Option<AppName>,
+    },
     /// Rollouts that have not ended, and those that ended last; then each change, if that is wanted.
     Rollouts {
         /// The application.
@@ -218,6 +226,7 @@ impl Operation {
             | Self::Watch(_)
             | Self::Targets { .. }
             | Self::ForgetTarget { .. }
+            | Self::UnassignTarget { .. }
             | Self::Rollouts { .. }
             | Self::SteerRollout { .. } => Vec::new(),
         }

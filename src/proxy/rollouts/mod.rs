@@ -22,7 +22,7 @@ use crate::ledger::{self, Change};
 use format::target::Assignment;
 use ground::ids::{AppName, DestinationName, ReleaseId, RolloutId, SpaceName, TargetName, UserName};
 use ground::poison::Unpoisoned as _;
-use protocol::wire::{Refusal, RolloutSteering};
+use protocol::wire::{MemberName, Refusal, RolloutSteering};
 
 pub(super) use asked::split;
 pub(super) use driver::Driver;
@@ -72,6 +72,22 @@ impl Rollouts {
     /// Returns a group that is configured.
     pub fn group(&self, name: &DestinationName) -> Option<&Group> {
         self.groups.get(name)
+    }
+
+    /// Returns a group that is configured and has the target.
+    pub fn group_of(&self, target: &TargetName) -> Option<&DestinationName> {
+        self.groups.iter().find(|(_, group)| group.has_target(target)).map(|(name, _)| name)
+    }
+
+    /// Returns a rollout under way that counts a target: it may be of a configuration of before.
+    pub fn under_way_with(&self, space: &SpaceName, app: &AppName, target: &TargetName) -> Option<RolloutId> {
+        let member = MemberName::Target(target.clone());
+        let counts = |rollout: &Rollout| {
+            (&rollout.space, &rollout.app) == (space, app)
+                && rollout.members.iter().any(|other| other.name == member)
+        };
+        let under_way = self.book.under_way();
+        under_way.iter().find(|(_, rollout)| counts(rollout)).map(|(number, _)| self.book.id(*number))
     }
 
     /// Returns what a target without an assignment of its own is to have, where it is in a group that has a release: a new

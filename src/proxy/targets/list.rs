@@ -1,15 +1,13 @@
-//! Lists targets, follows their changes, and forgets those that are gone.
+//! Lists targets, and follows their changes.
 
 use std::sync::Arc;
 
 use super::wanted::{find, selector_of};
 use crate::net::blocking;
 use crate::net::link::Sender;
-use crate::proxy::audit::Entry;
 use crate::proxy::changes::{Changes, Next};
 use crate::proxy::granted::Granted;
-use ground::faults::Fault;
-use ground::ids::{AppName, SpaceName, TargetName};
+use ground::ids::{AppName, SpaceName};
 use protocol::token::Action;
 use protocol::wire::{Answer, ListedTarget, Refusal, TargetStatus};
 
@@ -93,7 +91,11 @@ fn all(granted: &Granted, app: Option<&AppName>) -> Result<Vec<ListedTarget>, Re
 }
 
 /// Returns the applications that are meant and that the token allows.
-fn apps(granted: &Granted, app: Option<&AppName>, action: Action) -> Result<Vec<AppName>, Refusal> {
+pub(super) fn apps(
+    granted: &Granted,
+    app: Option<&AppName>,
+    action: Action,
+) -> Result<Vec<AppName>, Refusal> {
     if let Some(app) = app {
         return Ok(vec![app.clone()]);
     }
@@ -104,7 +106,7 @@ fn apps(granted: &Granted, app: Option<&AppName>, action: Action) -> Result<Vec<
 }
 
 /// Returns targets with what is said of their releases.
-fn rows(granted: &Granted, statuses: Vec<TargetStatus>) -> Result<Vec<ListedTarget>, Refusal> {
+pub(super) fn rows(granted: &Granted, statuses: Vec<TargetStatus>) -> Result<Vec<ListedTarget>, Refusal> {
     if statuses.is_empty() {
         return Ok(Vec::new());
     }
@@ -126,59 +128,4 @@ fn rows(granted: &Granted, statuses: Vec<TargetStatus>) -> Result<Vec<ListedTarg
         Ok(ListedTarget { labels, wants, status })
     };
     statuses.into_iter().map(row).collect()
-}
-
-/// Forgets a target that is gone, and answers with what was known of it.
-///
-/// # Errors
-/// The text for the agent.
-pub(in crate::proxy) async fn forget(
-    granted: &Arc<Granted>,
-    target: &TargetName,
-    app: Option<&AppName>,
-    sender: &mut Sender,
-) -> Result<(), Refusal> {
-    granted.allow(Action::Deliver, app)?;
-    let (by, target, app) = (Arc::clone(granted), target.clone(), app.cloned());
-    let forgotten = blocking::start(move || remove(&by, &target, app.as_ref()));
-    let forgotten = forgotten.await.map_err(|error| Refusal::of(&error))??;
-    drop(sender.send(&Answer::Targets(forgotten)).await);
-    Ok(())
-}
-
-fn remove(
-    granted: &Granted,
-    target: &TargetName,
-    app: Option<&AppName>,
-) -> Result<Vec<ListedTarget>, Refusal> {
-    let (targets, space) = (&granted.shared.targets, &granted.grant.space);
-    let mut found = Vec::new();
-    for app in apps(granted, app, Action::Deliver)? {
-        let known = targets.known(space, &app).map_err(|error| Refusal::of(&error))?;
-        found.extend(known.into_iter().filter(|status| status.target == *target));
-    }
-    if found.is_empty() {
-        let text = format!("there is no target `{target}`");
-        let hint = Some("`whit targets` lists what there is".to_owned());
-        return Err(Refusal { fault: Fault::Missing, text, hint });
-    }
-    let watches = |status: &TargetStatus| Refusal {
-        fault: Fault::Input,
-        text: format!("target `{target}` watches `{}` now", status.app),
-        hint: Some(
-            "end its `whit pull --watch`, or revoke its token (`whit token revoke`), first".to_owned(),
-        ),
-    };
-    if let Some(status) = found.iter().find(|status| status.reachable) {
-        return Err(watches(status));
-    }
-    for status in &found {
-        if !targets.remove(space, &status.app, target).map_err(|error| Refusal::of(&error))? {
-            return Err(watches(status));
-        }
-        if let Some(release) = status.known.report.shown {
-            granted.shared.audit.write(&Entry::of(&granted.grant, "forget", &status.app, release));
-        }
-    }
-    rows(granted, found)
 }

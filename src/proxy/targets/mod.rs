@@ -7,6 +7,7 @@ mod dirty;
 mod durable;
 mod target_stream;
 mod entry;
+mod leaving;
 mod list;
 mod queue;
 mod registry;
@@ -17,7 +18,8 @@ mod writer;
 
 pub use registry::{Targets, Unassigned};
 
-pub(super) use list::{forget, list};
+pub(super) use leaving::{forget, unassign};
+pub(super) use list::list;
 pub(super) use queue::queue;
 pub(super) use stream::serve;
 pub(super) use wanted::find;
