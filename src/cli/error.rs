@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::outcome::Outcome;
 use crate::net::{identity, link};
 use crate::{agent, config, proxy, restore, target};
 use disk::files;
@@ -42,6 +43,9 @@ pub enum Error {
     /// A failure of the command itself.
     #[error("{text}")]
     Message { fault: Fault, text: String, hint: Option<String> },
+    /// A rollout that did not succeed, or has not yet.
+    #[error("{text}")]
+    Rollout { outcome: Outcome, text: String, hint: String },
     #[error("interrupted")]
     Interrupted,
     /// A path that is not UTF-8.
@@ -67,7 +71,16 @@ impl Error {
     }
 
     pub fn exit_code(&self) -> u8 {
-        if self.is_reader_gone() { READER_GONE } else { self.fault().exit_code() }
+        match self {
+            Self::Rollout { outcome, .. } => outcome.exit_code(),
+            _ if self.is_reader_gone() => READER_GONE,
+            _ => self.fault().exit_code(),
+        }
+    }
+
+    /// Returns what became of the rollout that the command asked for.
+    pub fn outcome(&self) -> Option<Outcome> {
+        if let Self::Rollout { outcome, .. } = self { Some(*outcome) } else { None }
     }
 
     /// Returns the error's own hint, else that of its fault.
@@ -84,6 +97,7 @@ faulty! {
     Error passes on Agent, Place, Target, Proxy, Config, File, Identity, Rebuild, Address, Link, #[cfg(feature = "bench")] Bench, Threads;
     Self::Name(_) | Self::Report(_) => Fault::Input;
     Self::Message { fault, hint, .. } => *fault, hint.clone();
+    Self::Rollout { outcome, hint, .. } => outcome.fault(), hint.clone();
     Self::Interrupted => Fault::Interrupted;
     Self::Output(source) => Fault::of_io(source),
         "check the output's target; the command itself succeeded";

@@ -20,6 +20,7 @@ mod log;
 mod login;
 mod maintenance;
 mod memory;
+mod outcome;
 mod output;
 mod passing_release;
 mod progress;
@@ -59,7 +60,7 @@ Without a proxy configured, whit keeps everything in a store of your own (--data
 its proxy inside the command: try `whit push myapp ./build`, change something, and push again.
 
 Exit codes: 0 done, 1 a mistake in whit, 2 wrong input, 3 not found, 4 not allowed, 5 damaged data, \
-6 try again, 7 no room, 8 incompatible versions, 130 interrupted (SIGINT, SIGTERM), 141 nobody read the output to its end.";
+6 try again, 7 no room, 8 incompatible versions, of a rollout 9 rolled back, 10 failed, 11 superseded, 12 aborted, 13 held, 130 interrupted (SIGINT, SIGTERM), 141 nobody read the output to its end.";
 
 /// Sends only the whit that changed: pushes releases to a proxy, which rebuilds and delivers them whole.
 #[derive(Debug, Parser)]

@@ -131,9 +131,13 @@ fn chain(error: &Error) -> String {
 }
 
 fn error_fields(error: &Error) -> Value {
-    json!({
+    let mut fields = json!({
         "fault": error.fault(), "text": chain(error), "hint": error.advice(), "exit_code": error.exit_code(),
-    })
+    });
+    if let Some(outcome) = error.outcome() {
+        fields["outcome"] = json!(outcome.name());
+    }
+    fields
 }
 
 /// Prints a line on standard error, if that is still open.

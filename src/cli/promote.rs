@@ -20,7 +20,7 @@ use format::current::Standing;
 use format::record::DeliveryEvent;
 use ground::escape;
 use ground::ids::{ActionName, AppName, DestinationName, ReleaseId, RolloutId, Selector};
-use protocol::wire::{Answer, LogEntry, Moved, Operation, RolloutStatus};
+use protocol::wire::{Answer, LogEntry, Moved, Operation, RolloutState};
 
 const PROMOTE_HELP: &str = "\
 The current release is the one that APP alone means: in pull, cat, diff, deliver. Nothing is sent from here: the proxy \
@@ -128,9 +128,9 @@ async fn move_current(
     let mut moved: Option<Box<Moved>> = None;
     let mut rollout: Option<RolloutId> = None;
     let mut progress = DeliveryProgress::default();
-    let monitor = monitor(output, "sending");
-    let ended = open
+    let followed = open
         .run(async |session| {
+            let monitor = monitor(output, "sending");
             let take = |answer| {
                 match answer {
                     Answer::Moved(found) => moved = Some(found),
@@ -145,43 +145,44 @@ async fn move_current(
                 leaves_after != Some(progress.deliveries().len())
             };
             session.ask_while(&question, take).await?;
+            drop(monitor);
             match rollout.filter(|_| !how.no_wait) {
                 Some(id) => Ok(Some(rollouts::follow_to_end(session, &app, id, patience, output).await?)),
                 None => Ok(None),
             }
         })
         .await;
-    let ended = ended.map_err(|error| match rollout {
+    let followed = followed.map_err(|error| match rollout {
         Some(_) => rollouts::interrupted(error, rollout),
         None => interrupted(error, progress.deliveries()),
-    })?;
-    drop(monitor);
-    if let Some(id) = rollout {
-        let events = progress.into_deliveries();
-        return report_rollout(&app, id, ended.as_ref(), &events, how.no_wait, output);
-    }
-    let moved = moved.ok_or(crate::agent::Error::Ended)?;
+    });
+    let Some(moved) = moved else {
+        return followed.and(Err(crate::agent::Error::Ended.into()));
+    };
     let events = progress.into_deliveries();
-    if events.is_empty() {
-        output.note("nothing is delivered without --to: destinations show what they showed before");
-    }
-    let ended = if how.no_wait { Ok(()) } else { delivered_all(&events) };
-    output.report_with(&moved_fields(&moved, &events), ended, || moved_text(&moved, &events))
-}
-
-/// Reports a promotion to a group.
-fn report_rollout(
-    app: &AppName,
-    id: RolloutId,
-    ended: Option<&RolloutStatus>,
-    events: &[DeliveryEvent],
-    leaves: bool,
-    output: &Output,
-) -> Result<(), Error> {
-    let value = json!({ "app": app, "rollout": id, "rolled_out": ended, "delivered": events });
-    let result = if leaves { Ok(()) } else { delivered_all(events).and(ended.map_or(Ok(()), ended_well)) };
+    let Some(id) = rollout else {
+        if events.is_empty() && followed.is_ok() {
+            output.note("nothing is delivered without --to: destinations show what they showed before");
+        }
+        let ended = followed.and_then(|_| if how.no_wait { Ok(()) } else { delivered_all(&events) });
+        return output.report_with(&moved_fields(&moved, &events), ended, || moved_text(&moved, &events));
+    };
+    // The rollout goes on, whatever became of following it.
+    let (ended, followed) = match followed {
+        Ok(ended) => {
+            let rolled_out = ended.as_ref().map_or(Ok(()), ended_well);
+            (ended, rolled_out)
+        }
+        Err(error) => (None, Err(error)),
+    };
+    let mut value = moved_fields(&moved, &events);
+    let has_moved = ended.as_ref().is_some_and(|status| status.state == RolloutState::Succeeded);
+    value["moved"] = json!(has_moved && moved.from != Some(moved.record.release));
+    value["rollout"] = json!(id);
+    value["rolled_out"] = json!(ended);
+    let result = if how.no_wait { Ok(()) } else { delivered_all(&events).and(followed) };
     output.report_with(&value, result, || {
-        let first = ended.map_or_else(|| format!("rollout {id} goes on"), progress_text);
+        let first = ended.as_ref().map_or_else(|| format!("rollout {id} goes on"), progress_text);
         [first].into_iter().chain(events.iter().map(line)).collect::<Vec<_>>().join("\n")
     })
 }

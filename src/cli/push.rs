@@ -12,7 +12,7 @@ use super::output::Output;
 use super::progress::{monitor, watched};
 use super::rate::link_rate;
 use super::receipt::{choices_text, receipt_text};
-use super::rollout_text::{ended_well, progress_text};
+use super::rollout_text::{ended_well, rollout_text};
 use super::rollouts::{follow_to_end, interrupted};
 use super::workers::threads;
 use crate::agent::Effort;
@@ -204,10 +204,11 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
     let delivers = !options.destinations.is_empty();
     let open = arguments.access.open_within(options.patience, output, local).await?;
     let patience = open.patience.min(options.patience);
-    let monitor = monitor(output, "sending");
     let (mut pushed, mut rollout) = (None, None);
     let work = open.run(async |session| {
+        let monitor = monitor(output, "sending");
         let receipt = watched(session, &*monitor, push(session, &options, &monitor)).await?;
+        drop(monitor);
         rollout = receipt.rollout;
         pushed = Some(receipt);
         match rollout.filter(|_| !leaves) {
@@ -215,7 +216,7 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
             None => Ok(None),
         }
     });
-    let ended = Box::pin(work).await.map_err(|error| match error {
+    let followed = Box::pin(work).await.map_err(|error| match error {
         error if rollout.is_some() => interrupted(error, rollout),
         Error::Interrupted if delivers => Error::Message {
             fault: Fault::Interrupted,
@@ -224,18 +225,27 @@ pub async fn run(arguments: PushArgs, output: &Output) -> Result<(), Error> {
         },
         error => error,
     });
-    drop(monitor);
-    let ended = ended?;
-    let receipt = pushed.ok_or(crate::agent::Error::Ended)?;
-    let rolled_out = ended.as_ref().map_or(Ok(()), ended_well);
-    let succeeded = if leaves { Ok(()) } else { delivered_all(&receipt.delivered).and(rolled_out) };
+    let Some(receipt) = pushed else {
+        return followed.and(Err(crate::agent::Error::Ended.into()));
+    };
+    // The release is stored, whatever became of what followed.
+    let (ended, followed) = match followed {
+        Ok(ended) => {
+            let rolled_out = ended.as_ref().map_or(Ok(()), ended_well);
+            (ended, rolled_out)
+        }
+        Err(error) => (None, Err(error)),
+    };
+    let succeeded = if leaves { Ok(()) } else { delivered_all(&receipt.delivered).and(followed) };
     let mut value = json!(receipt);
     if receipt.rollout.is_some() {
         value["rolled_out"] = json!(ended);
     }
     output.report_with(&value, succeeded, || {
         let choices = options.explain.then(|| choices_text(&receipt));
-        let rollout = ended.as_ref().map(|status| format!("  rollout    {}", progress_text(status)));
+        let goes_on = || receipt.rollout.map(|id| format!("{id} goes on"));
+        let rollout = ended.as_ref().map(rollout_text).or_else(goes_on);
+        let rollout = rollout.map(|text| format!("  rollout    {text}"));
         [Some(receipt_text(&receipt)), rollout, choices].into_iter().flatten().collect::<Vec<_>>().join("\n")
     })
 }

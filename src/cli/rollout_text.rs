@@ -1,6 +1,7 @@
 //! Rollouts, for people.
 
 use super::error::Error;
+use super::outcome::Outcome;
 use ground::escape;
 use ground::faults::Fault;
 use protocol::wire::{RolloutMemberState, RolloutState, RolloutStatus};
@@ -10,9 +11,14 @@ const NAMED_MAX: usize = 3;
 
 /// Returns one line on how far a rollout is.
 pub fn progress_text(status: &RolloutStatus) -> String {
+    format!("rollout {}", rollout_text(status))
+}
+
+/// Returns the same below a heading that says what it is.
+pub fn rollout_text(status: &RolloutStatus) -> String {
     let RolloutStatus { id, app, release, group, batch, batches, .. } = status;
     let begun = if *batch > 0 { format!(" batch {batch} of {batches},") } else { String::new() };
-    format!("rollout {id} of {app}@{} to {group}:{begun} {}", release.short(), state_text(status))
+    format!("{id} of {app}@{} to {group}:{begun} {}", release.short(), state_text(status))
 }
 
 /// Returns how far a rollout is.
@@ -42,6 +48,8 @@ pub fn state_text(status: &RolloutStatus) -> String {
         RolloutState::Waiting { behind: Some(behind) } => format!("waits for rollout {behind}"),
         RolloutState::Waiting { behind: None } => "waits".to_owned(),
         RolloutState::Running => format!("{of}{failures}"),
+        // A person's reason says it already.
+        RolloutState::Held { reason } if reason.starts_with("held") => format!("{reason}; {of}{failures}"),
         RolloutState::Held { reason } => format!("held: {reason}; {of}{failures}"),
         RolloutState::RollingBack { reason } => {
             let back = count(|state| *state == RolloutMemberState::Returned);
@@ -77,32 +85,41 @@ pub fn member_rows(status: &RolloutStatus) -> Vec<Vec<String>> {
     members.map(|member| vec![member.name.as_str().to_owned(), escape::text(&state(&member.state))]).collect()
 }
 
-/// Returns an error if a rollout did not succeed, or is held.
+/// Returns an error if a rollout did not succeed, or is held. One that waits was left as the one that it waits for is held.
 pub fn ended_well(status: &RolloutStatus) -> Result<(), Error> {
     let RolloutStatus { id, app, group, .. } = status;
-    let (fault, hint) = match &status.state {
+    let steer = |id| {
+        format!("`whit rollouts resume {id}` goes on, `rollback` takes it back, `abort` leaves it as it is")
+    };
+    let mut text = progress_text(status);
+    let (outcome, hint) = match &status.state {
         RolloutState::Succeeded => return Ok(()),
         RolloutState::Superseded { by } => {
-            (Fault::Input, format!("rollout {by} goes on: `whit rollouts {app} --watch` shows it"))
+            (Outcome::Superseded, format!("rollout {by} goes on: `whit rollouts {app} --watch` shows it"))
         }
-        RolloutState::RolledBack { .. } | RolloutState::Failed { .. } => (
-            Fault::Input,
-            format!(
-                "the current release of {app} is the one of before; `whit targets {app}` shows why targets refused it"
-            ),
-        ),
+        RolloutState::RolledBack { .. } => (Outcome::RolledBack, unmoved(status)),
+        RolloutState::Failed { .. } => (Outcome::Failed, unmoved(status)),
         RolloutState::Aborted { .. } => {
-            (Fault::Input, format!("`whit promote {app}@RELEASE --to {group}` begins another"))
+            (Outcome::Aborted, format!("`whit promote {app}@RELEASE --to {group}` begins another"))
         }
-        RolloutState::Held { .. } => (
-            Fault::Retry,
-            format!(
-                "`whit rollouts resume {id}` goes on, `rollback` takes it back, `abort` leaves it as it is"
-            ),
-        ),
-        RolloutState::Waiting { .. } | RolloutState::Running | RolloutState::RollingBack { .. } => {
-            (Fault::Retry, format!("the proxy goes on with it: `whit rollouts {app} --watch` shows it"))
+        RolloutState::Held { .. } => (Outcome::Held, steer(*id)),
+        RolloutState::Waiting { behind: Some(behind) } => {
+            text.push_str(", which is held");
+            (Outcome::Held, steer(*behind))
+        }
+        RolloutState::Waiting { behind: None } | RolloutState::Running | RolloutState::RollingBack { .. } => {
+            (
+                Outcome::UnderWay(Fault::Retry),
+                format!("the proxy goes on with it: `whit rollouts {app} --watch` shows it"),
+            )
         }
     };
-    Err(Error::Message { fault, text: progress_text(status), hint: Some(hint) })
+    Err(Error::Rollout { outcome, text, hint })
+}
+
+fn unmoved(status: &RolloutStatus) -> String {
+    let app = &status.app;
+    format!(
+        "the current release of {app} is the one of before; `whit targets {app}` shows why targets refused it"
+    )
 }

@@ -1,14 +1,17 @@
 //! `whit rollouts`.
 
 use std::cell::Cell;
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 
 use super::access::AccessArgs;
 use super::error::Error;
 use super::follow::{self, Row, Rows};
+use super::outcome::Outcome;
 use super::output::{self, Output};
+use super::progress::waiting;
 use super::queries::ask;
 use super::rollout_text::{member_rows, progress_text, state_text};
 use crate::agent::{self, Session};
@@ -23,6 +26,11 @@ allows. --watch goes on with a line for each change, until Ctrl-C.
   whit push web ./dist --to production      (production is a group)
   whit rollouts web --watch
   whit rollouts hold production";
+
+/// How long a rollout waits for a held one before a command ends: one that is to take its place does so sooner.
+const HELD_UP_MAX: Duration = Duration::from_secs(5);
+/// How often that is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// List rollouts, or hold, resume or end one.
 #[derive(Debug, Args)]
@@ -185,7 +193,7 @@ async fn find(
     }
 }
 
-/// Follows a rollout to its end, or until it is held, with a line for each change: also where the proxy is lost, for `patience` at a
+/// Follows a rollout to its end, or until it or the one that it waits for is held, with a line for each change: also where the proxy is lost, for `patience` at a
 /// time.
 ///
 /// # Errors
@@ -198,8 +206,10 @@ pub async fn follow_to_end(
     output: &Output,
 ) -> Result<RolloutStatus, Error> {
     let question = Operation::Rollouts { app: Some(app.clone()), watch: true };
-    let (mut last, mut said) = (None, String::new());
-    let is_listed = Cell::new(false);
+    let (mut last, mut said): (Option<RolloutStatus>, _) = (None, String::new());
+    let mut shown = Some(waiting(output, "waiting for the rollout"));
+    let mut held = BTreeSet::new();
+    let (is_listed, blocked) = (Cell::new(false), Cell::new(None));
     let lost = |text: &str| {
         is_listed.set(false);
         output.note(text);
@@ -208,18 +218,45 @@ pub async fn follow_to_end(
         let rows = RolloutStatus::of(answer);
         // A message without rows comes after the list, where nothing changes.
         let is_missing = rows.is_empty() && !is_listed.get();
-        let Some(status) = rows.into_iter().find(|status| status.id == id) else { return !is_missing };
-        is_listed.set(true);
-        let text = progress_text(&status);
+        for row in rows {
+            let is_held = matches!(row.state, RolloutState::Held { .. });
+            let _ = if is_held { held.insert(row.id) } else { held.remove(&row.id) };
+            if row.id == id {
+                is_listed.set(true);
+                last = Some(row);
+            }
+        }
+        let Some(status) = last.as_ref().filter(|_| is_listed.get()) else { return !is_missing };
+        let is_blocked = match &status.state {
+            RolloutState::Waiting { behind: Some(behind) } => held.contains(behind),
+            _ => false,
+        };
+        blocked.set(is_blocked.then(|| blocked.get().unwrap_or_else(Instant::now)));
+        let text = progress_text(status);
         let is_over = status.state.is_last() || matches!(status.state, RolloutState::Held { .. });
         if text != said && !is_over {
-            output.note(&text);
+            // The line of progress goes before another is printed.
+            drop(shown.take());
+            // Each waits for a moment.
+            if !matches!(status.state, RolloutState::Waiting { behind: None }) {
+                output.note(&text);
+            }
+            shown = Some(waiting(output, text.clone()));
             said = text;
         }
-        last = Some(status);
         !is_over
     };
-    session.follow(&question, patience, lost, take).await?;
+    let stays_blocked = async {
+        while blocked.get().is_none_or(|since| since.elapsed() < HELD_UP_MAX) {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    tokio::select! {
+        followed = session.follow(&question, patience, lost, take) => followed?,
+        // A rollout that takes the place of a held one does so at once.
+        () = stays_blocked => {}
+    }
+    drop(shown);
     let missing = || Error::Message {
         fault: Fault::Missing,
         text: format!("the proxy does not know rollout {id} any more"),
@@ -231,12 +268,12 @@ pub async fn follow_to_end(
 /// Adds to the error of a command that was interrupted, or lost the proxy, which rollout goes on without it.
 pub fn interrupted(error: Error, rollout: Option<RolloutId>) -> Error {
     match rollout {
-        Some(id) if matches!(error.fault(), Fault::Interrupted | Fault::Retry) => Error::Message {
-            fault: error.fault(),
+        Some(id) if error.fault() != Fault::Missing => Error::Rollout {
+            outcome: Outcome::UnderWay(error.fault()),
             text: error.to_string(),
-            hint: Some(format!(
+            hint: format!(
                 "the proxy goes on with rollout {id}: `whit rollouts --watch` shows it, `whit rollouts abort {id}` ends it"
-            )),
+            ),
         },
         _ => error,
     }

@@ -187,18 +187,22 @@ struct Printer {
 
 impl Listener for Printer {
     fn report(&self, report: &TargetReport) {
-        let text = text(report);
-        self.service.status(text.lines().next().unwrap_or_default());
+        let line = text(report);
+        self.service.status(line.lines().next().unwrap_or_default());
         let mut last = self.last.lock().unpoisoned();
         if last.0.as_ref().is_some_and(|last| is_progress(last, report)) {
             if last.1.is_none_or(|shown| shown.elapsed() >= LINE_EVERY) && !self.is_json {
                 last.1 = Some(Instant::now());
-                self.lines.note(&text);
+                self.lines.note(&line);
             }
             return;
         }
-        *last = (Some(report.clone()), Some(Instant::now()));
-        self.lines.report(fields(report), text);
+        let before = last.0.replace(report.clone());
+        last.1 = Some(Instant::now());
+        // What changed otherwise is for programs: which rollout it belongs to.
+        if self.is_json || before.is_none_or(|before| text(&before) != line) {
+            self.lines.report(fields(report), line);
+        }
     }
 
     fn note(&self, text: &str) {
@@ -255,6 +259,9 @@ fn text(report: &TargetReport) -> String {
             format!("confirmed {about}: {fetched} fetched, {saved} saved")
         }
         TargetState::RolledBack { reason } => format!("went back from {about} to {shown}: {reason}"),
+        TargetState::Failed { reason, .. } if report.about == report.shown => {
+            format!("{about} failed, and stays: {reason}")
+        }
         TargetState::Failed { reason, .. } => format!("{about} failed, {shown} stays: {reason}"),
     };
     let output = report.output.lines().map(|line| format!("  | {line}"));

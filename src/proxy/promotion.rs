@@ -113,7 +113,9 @@ fn move_current(granted: &Granted, wanted: &Wanted) -> Result<(Vec<Answer>, Vec<
             because,
             ..Entry::of(&granted.grant, "promote", app, release)
         });
-        let mut answers = vec![Answer::Meant(record)];
+        // The rollout moves it, when it has succeeded.
+        let moved = Moved { record: record.clone(), from, number: None, rolled_back: false };
+        let mut answers = vec![Answer::Meant(record), Answer::Moved(Box::new(moved))];
         answers.extend(queued.rollout.map(Answer::RollsOut));
         return Ok((answers, queued.events));
     }

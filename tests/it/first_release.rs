@@ -103,7 +103,7 @@ fn what_is_asked_about_an_application_without_a_current_release_says_what_to_do(
     home.run(&login.split_whitespace().skip(1).collect::<Vec<_>>()).good();
     write(&home.path("tree"), "index.html", "one");
     let pushed = home.run(&["push", "app", "tree", "--to", "edges", "--json"]);
-    assert_eq!(pushed.code, Some(2), "{pushed:?}");
+    assert_eq!(pushed.code, Some(10), "{pushed:?}");
     let current = home.run(&["current", "app", "--json"]).json();
     assert!(
         current["current"].is_null() && current["log"].as_array().is_some_and(Vec::is_empty),

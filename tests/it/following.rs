@@ -181,7 +181,7 @@ fn what_follows_a_rollout_goes_on_after_its_proxy_was_killed() {
     let (code, lines) = good.ended();
     assert_eq!(code, Some(0), "{lines:?}");
     let (code, lines) = bad.ended();
-    assert!(code == Some(2) && lines.iter().any(|line| line.contains("rolled back")), "{lines:?}");
+    assert!(code == Some(9) && lines.iter().any(|line| line.contains("rolled back")), "{lines:?}");
     for words in ["succeeded", "rolled back"] {
         Command::until(&lists[0].out, words);
     }

@@ -48,6 +48,7 @@ mod memory;
 mod mounts;
 mod near_proxy;
 mod objects;
+mod outcomes;
 mod readme;
 mod record_queries;
 mod places;

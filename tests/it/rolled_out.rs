@@ -177,7 +177,7 @@ fn a_canary_fails_goes_back_and_the_release_that_mends_it_reaches_all() {
     let site = Site::new(&group("canary = 1\nbatch = '50%'"), 4);
     let to = ["--to", "all"];
     let failed = site.push("v2", "bad-web-1", &to);
-    let failed = failed.failed(2, "rolled back, as 1 of 4 members failed");
+    let failed = failed.failed(9, "rolled back, as 1 of 4 members failed");
     assert!(failed.err.contains("batch 1 of 3") && failed.err.contains("whit targets app"), "{failed:?}");
     // It goes back to the end.
     let after = failed.err.split("goes back").nth(1).unwrap_or_default();
@@ -188,7 +188,7 @@ fn a_canary_fails_goes_back_and_the_release_that_mends_it_reaches_all() {
     let listed = site.run(&["targets", "app"]).good();
     assert!(listed.contains("rolled back from") && listed.contains("\n    no\n"), "{listed}");
     // A later member, of a batch: those before it go back as well.
-    site.push("v3", "bad-web-3", &to).failed(2, "rolled back");
+    site.push("v3", "bad-web-3", &to).failed(9, "rolled back");
     assert!(site.all_show("v1") && site.current() == "v1");
     assert_eq!(site.log("web-4"), ["released v1"]);
     site.push("v4", "", &to).good();
@@ -196,7 +196,7 @@ fn a_canary_fails_goes_back_and_the_release_that_mends_it_reaches_all() {
     // The bad one under a new number: nothing is tried that failed here before.
     let ran = site.log("web-1").len();
     let again = site.push("v2", "", &["--to", "all", "--label", "v5"]);
-    again.failed(2, "rolled back, as 1 of 4 members failed");
+    again.failed(9, "rolled back, as 1 of 4 members failed");
     let listed = site.run(&["targets", "app"]).good();
     assert!(listed.contains("went back from this release before"), "{listed}");
     assert!(site.all_show("v4") && site.current() == "v4");
@@ -209,13 +209,13 @@ fn a_canary_fails_goes_back_and_the_release_that_mends_it_reaches_all() {
 
 #[test]
 fn a_group_whose_every_member_fails_goes_back_and_whoever_goes_on_moves_nothing() {
-    for (more, ends) in [
-        ("batch = '100%'", "rolled_back"),
-        ("batch = 2\nmax_failures = '100%'", "rolled_back"),
-        ("batch = '100%'\nmax_failures = '100%'\non_failure = 'continue'", "failed"),
+    for (more, (ends, code)) in [
+        ("batch = '100%'", ("rolled_back", 9)),
+        ("batch = 2\nmax_failures = '100%'", ("rolled_back", 9)),
+        ("batch = '100%'\nmax_failures = '100%'\non_failure = 'continue'", ("failed", 10)),
     ] {
         let site = Site::new(&group(more), 3);
-        site.push("v2", "bad-all", &["--to", "all"]).failed(2, "of 3 members failed");
+        site.push("v2", "bad-all", &["--to", "all"]).failed(code, "of 3 members failed");
         let last = site.rollout(|last| last["state"].is_object());
         assert!(last["state"][ends].is_object(), "{more}: {last:#}");
         assert!(site.all_show("v1") && site.current() == "v1", "{more}");

@@ -1,6 +1,10 @@
 //! Lists rollouts, and steers them.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::timeout;
 
 use super::super::audit::Entry;
 use super::super::changes::{Changes, Next};
@@ -13,6 +17,9 @@ use protocol::wire::{Answer, Refusal, RolloutSteering};
 
 /// Rollouts in one message: with a thousand members that all failed for long reasons still below its bound.
 const ROWS_PER_MESSAGE: usize = 1;
+
+/// How long one that is aborted may take to end before its state is sent all the same.
+const END_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Lists the rollouts of the space that the token may see and, if that is wanted, each change until the agent is gone.
 ///
@@ -99,6 +106,7 @@ pub async fn steer(
     }
     granted.allow_destination(&rollout.group)?;
     let by = Arc::clone(granted);
+    let mut changes = rollouts.watch();
     let steered = blocking::start(move || {
         by.still_holds()?;
         by.shared.rollouts.steer(id.number, how, &by.grant.user)?;
@@ -115,6 +123,15 @@ pub async fn steer(
         Ok::<_, Refusal>(())
     });
     steered.await.map_err(|error| Refusal::of(&error))??;
+    let has_ended = || rollouts.book.get(id.number).is_none_or(|it| it.ended.is_some());
+    let ends = async {
+        // What it says of others counts as well: one that was missed is looked up.
+        while !has_ended() && !matches!(changes.recv().await, Err(RecvError::Closed)) {}
+    };
+    if how == RolloutSteering::Abort {
+        // Past this time it is said to be under way, as it is.
+        drop(timeout(END_TIME_MAX, ends).await);
+    }
     let is_it = |number: u64| number == id.number;
     let before = id.number.saturating_sub(1);
     let page = rollouts.book.page(&granted.grant.space, before, 1, |_| true);
