@@ -13,7 +13,7 @@ use super::output::{self, Output};
 use super::progress::{monitor, watched};
 use super::rate::link_rate;
 use super::tar;
-use super::watch::{self, HookArgs, Watching};
+use super::watch::{self, HookArgs, WatchOptions};
 use super::workers::threads;
 use crate::agent::pull::{PullOptions, Pulled, SetAside};
 use crate::delivery::destination::Destinations;
@@ -112,8 +112,9 @@ pub async fn run(arguments: PullArgs, output: &Output) -> Result<(), Error> {
         (arguments.dir.unwrap_or_default(), place_options(arguments.layout, &arguments.shared)?);
     if arguments.watch {
         let place = PlaceOptions { otherwise: Layout::Releases, ..place };
-        let watching = Watching { release, directory, place, pull: options, hooks: arguments.hooks.hooks()? };
-        return watch::run(watching, &arguments.access, output).await;
+        let options =
+            WatchOptions { release, directory, place, pull: options, hooks: arguments.hooks.hooks()? };
+        return watch::run(options, &arguments.access, output).await;
     }
     let open = arguments.access.open(output, Destinations::new()).await?;
     let monitor = monitor(output, "fetching");

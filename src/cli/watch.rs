@@ -12,13 +12,14 @@ use tokio::sync::watch::Sender;
 
 use super::access::AccessArgs;
 use super::error::Error;
-use super::lines::Lines;
 use super::output::{self, Output};
+use super::output_thread::OutputThread;
 use super::service::Service;
 use super::signals::listen_for;
 use crate::agent::pull::PullOptions;
 use crate::delivery::command::check_names;
 use crate::net::link;
+use crate::net::owned_task::OwnedTask;
 use crate::target::place::PlaceOptions;
 use crate::target::{self, Hooks, Listener, Reports, Route, Target};
 use format::target::{TargetReport, TargetState};
@@ -73,9 +74,7 @@ impl HookArgs {
             pass_env: self.pass_env.clone(),
         })
     }
-}
 
-impl HookArgs {
     /// Returns the words of a command line that say the same.
     pub fn words(&self) -> Vec<String> {
         let commands = [
@@ -97,7 +96,7 @@ impl HookArgs {
 
 /// What is watched for, and where.
 #[derive(Debug)]
-pub struct Watching {
+pub struct WatchOptions {
     /// The application, and the label that is followed.
     pub release: Selector,
     /// The directory.
@@ -111,7 +110,7 @@ pub struct Watching {
 }
 
 /// Watches until SIGTERM or Ctrl-C.
-pub async fn run(watching: Watching, access: &AccessArgs, output: &Output) -> Result<(), Error> {
+pub async fn run(watching: WatchOptions, access: &AccessArgs, output: &Output) -> Result<(), Error> {
     let service = Service::of_environment();
     let Some((access, token_file)) = access.remote(output)? else {
         return Err(Error::input(
@@ -137,9 +136,8 @@ pub async fn run(watching: Watching, access: &AccessArgs, output: &Output) -> Re
         space: grant.map(|grant| grant.space),
     };
     let route = Route { access, token_file, options: link::Options::default(), follows: watching.release.at };
-    let lines = Lines::start(output)?;
     let printer = Printer {
-        lines,
+        out: OutputThread::start(output)?,
         is_json: output.is_json(),
         service: service.clone(),
         last: Mutex::new((None, None)),
@@ -161,10 +159,10 @@ pub async fn run(watching: Watching, access: &AccessArgs, output: &Output) -> Re
 }
 
 /// Counts SIGTERM and Ctrl-C, for as long as what is returned lives.
-fn count_signals(stop: Arc<Sender<u32>>, service: Service) -> Result<tokio::task::JoinHandle<()>, Error> {
+fn count_signals(stop: Arc<Sender<u32>>, service: Service) -> Result<OwnedTask<()>, Error> {
     let (mut interrupt, mut terminate) =
         (listen_for(SignalKind::interrupt())?, listen_for(SignalKind::terminate())?);
-    Ok(tokio::spawn(async move {
+    Ok(OwnedTask::start(async move {
         loop {
             tokio::select! {
                 _ = interrupt.recv() => {}
@@ -178,7 +176,7 @@ fn count_signals(stop: Arc<Sender<u32>>, service: Service) -> Result<tokio::task
 
 /// Shows each change: a line for people, an object for programs.
 struct Printer {
-    lines: Lines,
+    out: OutputThread,
     is_json: bool,
     service: Service,
     /// The last change, and when the last line of progress was shown.
@@ -193,7 +191,7 @@ impl Listener for Printer {
         if last.0.as_ref().is_some_and(|last| is_progress(last, report)) {
             if last.1.is_none_or(|shown| shown.elapsed() >= LINE_EVERY) && !self.is_json {
                 last.1 = Some(Instant::now());
-                self.lines.note(&line);
+                self.out.note(&line);
             }
             return;
         }
@@ -201,12 +199,12 @@ impl Listener for Printer {
         last.1 = Some(Instant::now());
         // What changed otherwise is for programs: which rollout it belongs to.
         if self.is_json || before.is_none_or(|before| text(&before) != line) {
-            self.lines.report(fields(report), line);
+            self.out.report(fields(report), line);
         }
     }
 
     fn note(&self, text: &str) {
-        self.lines.note(text);
+        self.out.note(text);
     }
 }
 

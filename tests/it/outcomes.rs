@@ -73,8 +73,8 @@ impl Site {
         let deadline = Instant::now() + patience();
         loop {
             let rows = self.home.run(&["rollouts", "app", "--json"]).json();
-            let rows = rows.as_array().expect("a list").iter();
-            let last = rows.filter(|row| row["group"] == group).next_back().cloned().unwrap_or_default();
+            let mut rows = rows.as_array().expect("a list").iter();
+            let last = rows.rfind(|row| row["group"] == group).cloned().unwrap_or_default();
             if last["state"] == state || last["state"][state].is_object() {
                 return last;
             }

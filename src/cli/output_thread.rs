@@ -1,4 +1,4 @@
-//! Prints lines from a thread of its own, so that a reader that does not read holds nobody up.
+//! Prints from a thread of its own, so that a reader who does not read holds nobody up.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -12,26 +12,26 @@ use super::output::{Output, to_stderr};
 use ground::poison::Unpoisoned as _;
 use ground::threads;
 
-/// Lines that wait for the reader: one of a target has at most some 10 KiB.
+/// Reports and notes that wait for the reader: one of a target has at most some 10 KiB.
 const AHEAD: usize = 64;
 /// How long the last lines may take once all is said.
 const END_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// A line, and what it is for.
+/// What is printed.
 enum Line {
     Report(Value, String),
     Note(String),
 }
 
-/// Prints lines in their order. Those for which there is no room are left out, and counted.
+/// Prints reports and notes in their order. Those for which there is no room are left out, and counted.
 #[derive(Debug)]
-pub struct Lines {
+pub struct OutputThread {
     waiting: Mutex<Option<SyncSender<Line>>>,
     ended: Mutex<Receiver<()>>,
     left_out: Arc<AtomicU64>,
 }
 
-impl Lines {
+impl OutputThread {
     /// Starts the thread. It ends once this is dropped and the reader has read what came before.
     ///
     /// # Errors
@@ -79,7 +79,7 @@ impl Lines {
     }
 }
 
-impl Drop for Lines {
+impl Drop for OutputThread {
     /// Waits for the last lines, for a second at most: a thread whose line nobody reads ends with the program.
     fn drop(&mut self) {
         *self.waiting.lock().unpoisoned() = None;
