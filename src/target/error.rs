@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::place;
 use crate::agent;
+use crate::delivery::destination;
 use disk::files;
 use ground::escape;
 use ground::faults::{Fault, faulty};
@@ -38,7 +39,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// Returns whether another pull works on the directory.
     pub fn is_busy(&self) -> bool {
-        matches!(self, Self::Place(place::Error::Agent(agent::Error::Busy(_))))
+        let Self::Place(error) = self else { return false };
+        matches!(
+            error,
+            place::Error::Agent(agent::Error::Busy(_)) | place::Error::Directory(destination::Error::Busy(_))
+        )
     }
 }
 

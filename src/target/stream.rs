@@ -22,7 +22,8 @@ use protocol::wire::{FromTarget, Operation, ToTarget, Wanted, Watching};
 const WAIT_MIN: Duration = Duration::from_millis(250);
 /// … 30 s.
 const WAIT_MAX: Duration = Duration::from_secs(30);
-/// A stream that lasted that long was no try: two machines that replace each other come less and less often.
+/// A stream that lasted that long was no try, nor was one that a proxy accepted and the link lost. One that the proxy ended sooner was: two
+/// machines that replace each other come less and less often.
 const LASTING: Duration = WAIT_MAX;
 /// Messages that are read ahead.
 const MESSAGES_AHEAD: usize = 4;
@@ -68,7 +69,8 @@ pub async fn hold(
         if stream.was_heard {
             is_away = false;
         }
-        if began.elapsed() >= LASTING {
+        let was_ended = matches!(error, Error::Agent(agent::Error::Refused(_)));
+        if began.elapsed() >= LASTING || (stream.was_heard && !was_ended) {
             tries = 0;
         }
         let is_final = matches!(error.fault(), Fault::Denied | Fault::Input | Fault::Version);

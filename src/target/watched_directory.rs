@@ -5,7 +5,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::error::{Error, Result};
 use super::hooks::{Event, Hooks, Occasion, reason};
@@ -62,6 +63,11 @@ pub struct Target {
     _lock: Lock,
 }
 
+/// How long to wait for the directory at the start: a command that a killed process was about to run holds its locks until then.
+const KILLED_TIME_MAX: Duration = Duration::from_secs(3);
+/// How often to look meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
 /// The place, locked, and what is remembered of it.
 pub(super) struct Held {
     pub place: Place,
@@ -69,14 +75,21 @@ pub(super) struct Held {
 }
 
 impl Target {
-    /// Takes the directory for a process that watches. Blocks for the disk.
+    /// Takes the directory for a process that watches; waits a moment for one that was killed. Blocks for the disk.
     ///
     /// # Errors
     /// [`Error::Watched`] if another process watches for it, or the place cannot be opened.
     pub fn open(options: Options, reports: Reports) -> Result<Self> {
-        let mut place = Place::open(&options.directory, &options.place, &reports)?;
+        let deadline = Instant::now() + KILLED_TIME_MAX;
+        let mut place = loop {
+            let opened = Place::open(&options.directory, &options.place, &reports).map_err(Error::from);
+            match opened {
+                Err(error) if error.is_busy() && Instant::now() < deadline => thread::sleep(LOOK_EVERY),
+                opened => break opened?,
+            }
+        };
         let folder = place.own_folder()?;
-        let lock = Lock::take(&folder.join("watching"), Duration::ZERO)?;
+        let lock = Lock::take(&folder.join("watching"), KILLED_TIME_MAX)?;
         let lock = lock.ok_or_else(|| Error::Watched(options.directory.clone()))?;
         let state = StateFile::new(&folder);
         let (found, home) = (state.read()?, home(&folder));

@@ -58,6 +58,7 @@ impl Member {
         let mut process = world.begin(&[&words, &more, shared].concat(), None);
         // It goes on, whoever reads its words.
         drop(process.lines());
+        process.log_to(&self.dir.with_file_name("log"));
         self.process = Some(process);
     }
 
@@ -252,7 +253,15 @@ fn settle(world: &World, members: &[Member]) -> BTreeMap<String, String> {
             };
             return at_rest.iter().map(shown).collect();
         }
-        assert!(begin.elapsed() < PATIENCE, "stuck: {going:#?}\n{rows:#?}\n{}", world.log());
+        if begin.elapsed() > PATIENCE {
+            let said = members.iter().map(|member| {
+                let log = fs::read_to_string(member.dir.with_file_name("log")).unwrap_or_default();
+                let last: Vec<&str> = log.lines().rev().take(5).collect();
+                format!("{}: {last:?}", member.name)
+            });
+            let said: Vec<String> = said.collect();
+            panic!("stuck: {going:#?}\n{rows:#?}\n{}\n{said:#?}", world.log());
+        }
         std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -81,6 +81,14 @@ impl Process {
         lines
     }
 
+    /// Adds what it says on standard error to a file.
+    pub fn log_to(&mut self, log: &Path) {
+        let mut err = self.0.stderr.take().expect("it is piped");
+        let log = OpenOptions::new().create(true).append(true).open(log);
+        let mut log = log.expect("a log");
+        std::thread::spawn(move || drop(std::io::copy(&mut err, &mut log)));
+    }
+
     /// Returns the output once the process has ended; kills it if that takes too long.
     pub fn done(mut self, patience: Duration) -> Done {
         let out = reader(self.0.stdout.take());

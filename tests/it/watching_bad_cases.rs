@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use disk::files::Lock;
 use format::target::TargetState;
 use format::watched::Watched;
 use protocol::wire::Wanted;
@@ -241,5 +243,22 @@ async fn a_fetch_that_the_link_or_the_proxy_holds_up_says_why() {
         let heard = site.heard.0.lock().expect("no panic").clone();
         assert!(heard.iter().all(|report| report.held_up.is_none()), "it gets further: {heard:?}");
         site.shows(2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_was_killed_may_hold_its_directory_for_a_moment() {
+    for layout in LAYOUTS {
+        let (site, _) = Site::new(layout, &[""]).await;
+        drop(site.target());
+        // As a command that it was about to run does.
+        let take = |name| Lock::take(&own_folder(&site, layout).join(name), Duration::ZERO);
+        let held = ["lock", "watching"].map(|name| take(name).expect("a file").expect("it is free"));
+        let freed = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(1500));
+            drop(held);
+        });
+        drop(site.target());
+        freed.join().expect("no panic");
     }
 }
