@@ -1,6 +1,7 @@
-//! What targets that watch cost a proxy: memory for each, and seconds from a push until all know of it.
+//! What targets that watch cost a proxy: memory for each, seconds from a push until all know of it, and a rollout through all of them in
+//! batches, where each confirms at once.
 //!
-//! `cargo bench --bench watchers [-- TARGETS]` (1,000). The proxy is a process of its own, so that its memory can be read; all targets are in
+//! `cargo bench --bench watchers [-- TARGETS [BATCH]]` (1,000 and 10). The proxy is a process of its own, so that its memory can be read; all targets are in
 //! this one, each on a connection of its own.
 
 use std::fs;
@@ -11,15 +12,18 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use format::target::TargetReport;
-use ground::ids::TargetName;
+use format::target::{TargetReport, TargetState};
+use ground::ids::{DestinationName, TargetName};
 use ground::monitor::{Monitor, Silent};
 use ground::pattern::Pattern;
 use protocol::token::{Action, Grant};
-use protocol::wire::{FromTarget, Operation, ToTarget, Watching};
+use protocol::wire::{
+    Answer, FromTarget, Operation, RolloutState, RolloutStatus, ToTarget, Wanted, Watching,
+};
 use tokio::task::JoinSet;
 use whit::agent::push::{PushOptions, push};
 use whit::agent::{Access, Session};
+use whit::delivery::rollout::{Group, Rules, Share};
 use whit::net::identity::Identity;
 use whit::net::link::{self, Receiver, Sender};
 use whit::proxy::{Options, Proxy};
@@ -38,11 +42,26 @@ fn main() {
 
 #[tokio::main]
 async fn serve(data: &Path) {
-    let proxy = Proxy::start(&Options::new(data, (Ipv4Addr::LOCALHOST, 0).into())).expect("a proxy");
+    let mut options = Options::new(data, (Ipv4Addr::LOCALHOST, 0).into());
+    let rules = Rules { batch: Share::Members(number(1, 10)), ..Rules::default() };
+    let group = Group { targets: vec![Pattern::any()], rules, ..Group::default() };
+    options.groups.insert(all(), group);
+    let proxy = Proxy::start(&options).expect("a proxy");
     println!("{}", proxy.url());
     // Until nobody holds the other end.
     let ended = whit::net::blocking::start(|| std::io::stdin().read_to_end(&mut Vec::new()));
     proxy.run(async { drop(ended.await) }).await;
+}
+
+/// Returns the number with this place among the arguments.
+fn number(place: usize, otherwise: u32) -> u32 {
+    let mut numbers = std::env::args().filter_map(|argument| argument.parse::<u32>().ok());
+    numbers.nth(place).unwrap_or(otherwise)
+}
+
+/// The group of all targets.
+fn all() -> DestinationName {
+    "all".parse().expect("a name")
 }
 
 /// The process that is the proxy.
@@ -52,7 +71,7 @@ impl Served {
     fn start(data: &Path) -> (Self, String) {
         let program = std::env::current_exe().expect("this program");
         let mut command = Command::new(program);
-        command.env(SERVE, data).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.args(std::env::args().skip(1)).env(SERVE, data).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("started");
         let mut url = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut url).expect("an address");
@@ -64,6 +83,13 @@ impl Served {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+
+    /// The bytes that the process has written to disks.
+    fn written(&self) -> u64 {
+        let io = fs::read_to_string(format!("/proc/{}/io", self.0.id())).expect("it runs");
+        let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: ")).expect("a line");
+        line.parse().expect("a number")
     }
 
     /// The seconds of processor time that the process has used.
@@ -108,17 +134,34 @@ impl Target {
     }
 
     /// Waits for what it is to show.
-    async fn wanted(&mut self) -> Instant {
+    async fn wanted(&mut self) -> (Wanted, Instant) {
         let mut alive = tokio::time::interval(Duration::from_secs(10));
         loop {
             tokio::select! {
                 message = self.receiver.receive::<ToTarget>() => match message.expect("a message") {
-                    Some(ToTarget::Wanted(_)) => return Instant::now(),
+                    Some(ToTarget::Wanted(wanted)) => return (*wanted, Instant::now()),
                     Some(ToTarget::Alive) => {}
                     other => panic!("{other:?}"),
                 },
                 _ = alive.tick() => self.sender.send(&FromTarget::Alive).await.expect("sent"),
             }
+        }
+    }
+}
+
+impl Target {
+    /// Says of each release that it is told that it is sure of it, without end.
+    async fn confirm(mut self) {
+        loop {
+            let (Wanted { record, assigned }, _) = self.wanted().await;
+            let report = TargetReport {
+                shown: Some(record.release),
+                about: Some(record.release),
+                rollout: assigned.map(|assigned| assigned.rollout),
+                state: TargetState::Confirmed,
+                ..TargetReport::default()
+            };
+            self.sender.send(&FromTarget::Report(Box::new(report))).await.expect("sent");
         }
     }
 }
@@ -131,7 +174,7 @@ fn token(identity: &Identity, target: Option<TargetName>) -> String {
         space: "bench".parse().expect("a name"),
         actions,
         applications: vec![Pattern::any()],
-        destinations: Vec::new(),
+        destinations: vec![Pattern::any()],
         issued: 0,
         expires: None,
         on_behalf: false,
@@ -141,25 +184,42 @@ fn token(identity: &Identity, target: Option<TargetName>) -> String {
     token.expect("a token")
 }
 
-async fn push_file(access: &Access, file: &Path, content: &str) {
+async fn push_file(access: &Access, file: &Path, content: &str, destinations: Vec<DestinationName>) {
     fs::write(file, content).expect("written");
     let session = Session::open(access, &link::Options::default()).await.expect("connected");
-    let options = PushOptions::new("app".parse().expect("a name"), file.to_owned());
+    let app = "app".parse().expect("a name");
+    let options = PushOptions { destinations, ..PushOptions::new(app, file.to_owned()) };
     let monitor: Arc<dyn Monitor> = Arc::new(Silent);
     push(&session, &options, &monitor).await.expect("pushed");
     session.finish().await;
 }
 
+/// Waits until the rollout has succeeded; returns its batches.
+async fn rolled_out(access: &Access) -> u32 {
+    let session = Session::open(access, &link::Options::default()).await.expect("connected");
+    let mut last = None;
+    let take = |answer| {
+        if let Answer::Rollouts(rows) = answer {
+            last = rows.into_iter().next_back().or(last.take());
+        }
+        last.as_ref().is_none_or(|status: &RolloutStatus| !status.state.is_last())
+    };
+    session.ask_while(&Operation::Rollouts { app: None, watch: true }, take).await.expect("answered");
+    let status = last.expect("there is one");
+    assert_eq!(status.state, RolloutState::Succeeded, "{status:?}");
+    status.batches
+}
+
 #[tokio::main]
 async fn measure() {
-    let count = std::env::args().find_map(|argument| argument.parse::<u32>().ok()).unwrap_or(1000);
+    let count = number(0, 1000);
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (served, url) = Served::start(&folder.path().join("data"));
     let (identity, _) = Identity::open_or_create(&folder.path().join("data/identity")).expect("keys");
     let access = |token| Access { url: url.parse().expect("an address"), token };
     let pushes = access(token(&identity, None));
     let file = folder.path().join("file");
-    push_file(&pushes, &file, "one").await;
+    push_file(&pushes, &file, "one", Vec::new()).await;
 
     let (before, begin) = (served.memory(), Instant::now());
     let (mut targets, mut connecting) = (Vec::new(), JoinSet::new());
@@ -181,7 +241,7 @@ async fn measure() {
     let mut waiting = JoinSet::new();
     for mut target in targets {
         waiting.spawn(async move {
-            let heard = target.wanted().await;
+            let (_, heard) = target.wanted().await;
             (target, heard)
         });
     }
@@ -191,7 +251,7 @@ async fn measure() {
     println!("idle for {} s: {used:.1} % of a processor", idle.as_secs());
 
     let begin = Instant::now();
-    push_file(&pushes, &file, "two").await;
+    push_file(&pushes, &file, "two", Vec::new()).await;
     let pushed = begin.elapsed();
     let heard = waiting.join_all().await;
     let mut times: Vec<Duration> = heard.iter().map(|(_, heard)| heard.duration_since(begin)).collect();
@@ -203,4 +263,19 @@ async fn measure() {
     );
     let each = (served.memory().saturating_sub(before)) / u64::from(count);
     println!("afterwards: {each} B of the proxy's memory each");
+
+    let mut sure = JoinSet::new();
+    for (target, _) in heard {
+        sure.spawn(target.confirm());
+    }
+    let (used, written, begin) = (served.processor(), served.written(), Instant::now());
+    push_file(&pushes, &file, "three", vec![all()]).await;
+    let batches = rolled_out(&pushes).await;
+    println!(
+        "{batches} batches after {:.1} s, {:.2} s of a processor, {:.1} MB written",
+        begin.elapsed().as_secs_f64(),
+        served.processor() - used,
+        (served.written() - written) as f64 / 1e6
+    );
+    sure.abort_all();
 }

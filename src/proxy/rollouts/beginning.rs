@@ -1,5 +1,7 @@
 //! The beginning of a rollout: which rollouts it waits for, who is a member, and what each had before.
 
+use std::collections::HashSet;
+
 use super::ending::finish;
 use super::members::{Error, Known, boxed};
 use super::turn::Turn;
@@ -56,11 +58,12 @@ pub(super) fn begin(turn: &Turn<'_>, rollout: &Rollout) -> Result<(), Error> {
     }
     found.sort_by(|one, other| (one.name.as_str(), &one.name).cmp(&(other.name.as_str(), &other.name)));
     found.dedup_by(|one, other| one.name == other.name);
+    let ours: HashSet<&MemberName> = found.iter().map(|found| &found.name).collect();
     let is_taken = |other: &Rollout| {
         let mut theirs = other.members.iter();
         other.machine.is_some()
             && (&other.space, &other.app) == (space, app)
-            && theirs.any(|theirs| found.iter().any(|ours| ours.name == theirs.name))
+            && theirs.any(|theirs| ours.contains(&theirs.name))
     };
     let taken = under_way.iter().find(|(_, other)| is_taken(other));
     turn.book().note_wait(turn.number, taken.map(|(number, _)| *number));

@@ -52,7 +52,7 @@ impl Targets {
         Ok(())
     }
 
-    /// Tells targets what they want from now on, or that no group says so any more, durably; wakes their streams. Blocks.
+    /// Tells targets what they want from now on, or that no group says so any more, durably; wakes their streams, and no others. Blocks.
     ///
     /// # Errors
     /// The ledger's: the first of the assignments may have been made, and making them again changes nothing.
@@ -63,13 +63,10 @@ impl Targets {
         assignments: &[(TargetName, Option<Assignment>)],
     ) -> ledger::Result<()> {
         self.load(space, app)?;
-        let assigned = assignments.chunks(WRITTEN_TOGETHER).try_for_each(|some| {
+        assignments.chunks(WRITTEN_TOGETHER).try_for_each(|some| {
             let _writing = self.writing.lock().unpoisoned();
             self.put(space, app, some)
-        });
-        // Those of which it is written hear of it, even if it could not be written of others.
-        self.moved(space, app);
-        assigned
+        })
     }
 
     /// Writes down some assignments. `writing` is held.
@@ -90,6 +87,9 @@ impl Targets {
         for (target, assigned) in some {
             let entry = app_mut(&mut apps, space, app).targets.entry(target.clone()).or_default();
             (entry.known.assigned, entry.is_kept) = (assigned.clone(), true);
+            if let Some(stream) = &entry.stream {
+                stream.assigned.notify_one();
+            }
             self.tell(space, entry.status(target, app));
         }
         Ok(())

@@ -28,6 +28,8 @@ pub(super) struct OpenStream {
     pub instance: u64,
     /// Tells it that a newer one took its place.
     pub replaced: Arc<Notify>,
+    /// Tells it that its target was assigned something, or nothing any more.
+    pub assigned: Arc<Notify>,
 }
 
 impl Entry {

@@ -81,6 +81,8 @@ pub(super) struct App {
 pub(super) struct Opened {
     /// Says that a newer stream took its place.
     pub replaced: Arc<Notify>,
+    /// Says that its target was assigned something, or nothing any more.
+    pub assigned: Arc<Notify>,
     /// Changes when what its target wants may have changed.
     pub moves: watch::Receiver<u64>,
     /// The records that the application's targets want.
@@ -174,7 +176,7 @@ impl Targets {
         self.changes.subscribe()
     }
 
-    /// Wakes the streams of an application's targets: its current release, a label or an assignment may have moved.
+    /// Wakes the streams of an application's targets: its current release or a label may have moved.
     pub fn moved(&self, space: &SpaceName, app: &AppName) {
         if let Some(app) = self.apps().get(&(space.clone(), app.clone())) {
             app.moves.send_modify(|moves| *moves += 1);
@@ -220,10 +222,11 @@ impl Targets {
             }
             live.replaced.notify_one();
         }
-        let replaced = Arc::new(Notify::new());
-        entry.stream = Some(OpenStream { instance: *instance, replaced: Arc::clone(&replaced) });
+        let (replaced, assigned) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (ends, wakes) = (Arc::clone(&replaced), Arc::clone(&assigned));
+        entry.stream = Some(OpenStream { instance: *instance, replaced: ends, assigned: wakes });
         (entry.known.version, entry.known.follows) = (version.clone(), at.clone());
-        Ok(Opened { replaced, moves, resolved })
+        Ok(Opened { replaced, assigned, moves, resolved })
     }
 
     /// Changes what is known of a target while its stream is the one known by `replaced`.

@@ -55,7 +55,7 @@ async fn watch(
     let mut checks = checks();
     let mut alive = interval(TARGET_ALIVE_EVERY);
     alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let replaced = Arc::clone(&target_stream.replaced);
+    let (replaced, told) = (Arc::clone(&target_stream.replaced), Arc::clone(&target_stream.told));
     let (mut heard, mut taken) = (Instant::now(), Instant::now());
     let mut last: Option<Wanted> = None;
     loop {
@@ -76,6 +76,7 @@ async fn watch(
                     }
                     break;
                 }
+                () = told.notified() => break,
                 message = receiver.receive::<FromTarget>(), if is_due => {
                     heard = Instant::now();
                     taken = heard + MESSAGE_EVERY;

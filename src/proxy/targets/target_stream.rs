@@ -29,6 +29,8 @@ pub(super) struct TargetStream {
     pub resolved: Arc<tokio::sync::Mutex<Resolved>>,
     /// Says that a newer stream took its place.
     pub replaced: Arc<Notify>,
+    /// Says that its target was assigned something, or nothing any more.
+    pub told: Arc<Notify>,
 }
 
 impl TargetStream {
@@ -39,10 +41,11 @@ impl TargetStream {
         target: &TargetName,
         watching: Watching,
     ) -> Result<Self, Error> {
-        let Opened { replaced, moves, resolved } = targets.open_stream(space, target, &watching)?;
+        let Opened { replaced, assigned: told, moves, resolved } =
+            targets.open_stream(space, target, &watching)?;
         let Watching { app, at: follows, report, .. } = watching;
         let (targets, place, target) = (Arc::clone(targets), (space.clone(), app), target.clone());
-        let target_stream = Self { targets, place, target, follows, moves, resolved, replaced };
+        let target_stream = Self { targets, place, target, follows, moves, resolved, replaced, told };
         target_stream.note(report, true);
         Ok(target_stream)
     }
