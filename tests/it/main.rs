@@ -44,6 +44,7 @@ mod machine;
 mod manifests;
 mod many;
 mod meant;
+mod marks;
 mod memory;
 mod mounts;
 mod near_proxy;

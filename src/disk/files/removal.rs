@@ -6,16 +6,21 @@
 use std::ffi::{CStr, CString, OsStr};
 use std::fs;
 use std::io;
+use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
 use super::{Error, OnPath, Result};
 use ground::limits::FOLDER_DEPTH_MAX;
+use ground::poison::Unpoisoned as _;
 use ground::threads;
 
 /// Identifies a mount: a bind mount of the same file system is another one.
@@ -150,6 +155,7 @@ impl Removal<'_> {
             Ok(entries) => entries,
             Err(error) => return self.fail("list", path.to_owned(), error),
         };
+        let mut folders = Vec::new();
         for entry in entries {
             let name = entry.file_name();
             if name == c"." || name == c".." {
@@ -161,14 +167,39 @@ impl Removal<'_> {
                     .is_ok_and(|found| FileType::from_raw_mode(found.stx_mode.into()) == FileType::Directory),
                 kind => kind == FileType::Directory,
             };
-            if is_folder {
+            if is_folder && self.depth == 1 {
+                folders.push((name.to_owned(), below));
+            } else if is_folder {
                 self.folder(folder.as_fd(), name, &below);
             } else {
                 self.unlink(folder.as_fd(), name, AtFlags::empty(), &below);
             }
         }
+        self.folders(folder.as_fd(), &folders);
         drop(folder);
         self.unlink(above, name, AtFlags::REMOVEDIR, path);
+    }
+
+    /// Removes folders of `above`, several at a time: the system removes files of different folders at a time.
+    fn folders(&mut self, above: BorrowedFd<'_>, folders: &[(CString, PathBuf)]) {
+        let (next, failed) = (AtomicUsize::new(0), Mutex::new(self.failed.take()));
+        let (top, mount, depth) = (self.top, self.mount, self.depth);
+        let work = || {
+            let mut part = Removal { top, mount, depth, failed: None };
+            while let Some((name, path)) = folders.get(next.fetch_add(1, Ordering::Relaxed)) {
+                part.folder(above, name, path);
+            }
+            if let Some(error) = part.failed {
+                failed.lock().unpoisoned().get_or_insert(error);
+            }
+        };
+        thread::scope(|scope| {
+            let count = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(folders.len());
+            // Where none can be started, this thread does it alone.
+            let _ = (count > 1).then(|| threads::start_workers(scope, count - 1, || work));
+            work();
+        });
+        self.failed = failed.into_inner().unpoisoned();
     }
 
     fn unlink(&mut self, above: BorrowedFd<'_>, name: &CStr, flags: AtFlags, path: &Path) {

@@ -20,8 +20,20 @@ pub(super) const BATCH_BYTES: u64 = 1024 * 1024;
 /// Files of one batch.
 pub(super) const BATCH_FILES_MAX: usize = 256;
 
+/// Files that are linked by one worker.
+pub(super) const LINKS_MAX: usize = 1024;
+/// 64: fewer are not worth a worker of their own.
+pub(super) const LINKS_MIN: usize = 64;
+/// Chunks of these files: 576 KiB of memory.
+pub(super) const LINKS_CHUNKS_MAX: usize = 16 * PART_CHUNKS_MAX;
+
+/// How a file of the earlier copy that may be linked looks: its inode, and when it was modified, in seconds and nanoseconds.
+pub(super) type Looks = (u64, i64, u32);
+
 /// Work for one worker.
 pub(super) enum Job {
+    /// Files to be linked, mostly of one folder; they are made as [`Job::Files`] where that fails.
+    Links(Vec<Whole>),
     /// Small files, one after another.
     Files(Vec<Whole>),
     /// A part of a large one.
@@ -38,6 +50,8 @@ pub(super) struct Whole {
     pub(super) chunks: Vec<ChunkRef>,
     /// True if the earlier copy has the same file.
     pub(super) same: bool,
+    /// The looks of the earlier copy's file, if that may be linked.
+    pub(super) linkable: Option<Looks>,
 }
 
 /// Some adjacent chunks of a file that the planner has created.

@@ -200,7 +200,7 @@ pub fn write_tree(
     })?;
     let (unfinished, made) = Unfinished::create(above, folder)?;
     let site = Site::new(&made, options, monitor);
-    let linker = options.previous.and_then(|previous| Linker::new(&previous, &made, &site));
+    let linker = options.previous.and_then(|previous| Linker::new(&previous, &site));
     let mut written = write_entries(root, source, &site, (&same, linker), options.threads)?;
     site.tally(&mut written);
     let mode = options.folder_mode.unwrap_or(root.totals.folder_mode());

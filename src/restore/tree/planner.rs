@@ -7,10 +7,10 @@ use std::sync::mpsc::SyncSender;
 
 use super::Written;
 use super::jobs::{
-    BATCH_BYTES, BATCH_FILES_MAX, Job, LINK_CHUNKS_MAX, LocalBytes, Output, PART_BYTES, PART_CHUNKS_MAX,
-    Part, Whole,
+    BATCH_BYTES, BATCH_FILES_MAX, Job, LINK_CHUNKS_MAX, LINKS_CHUNKS_MAX, LINKS_MAX, LINKS_MIN, LocalBytes,
+    Output, PART_BYTES, PART_CHUNKS_MAX, Part, Whole,
 };
-use super::linker::Linker;
+use super::linker::{Linker, are_neighbours};
 use super::same::SameFiles;
 use super::site::{Site, waits_for_its_mode};
 use super::{OutsideLinks, Reuse, worker};
@@ -19,7 +19,6 @@ use crate::restore::{ChunkReader, Error, Items};
 use disk::files;
 use format::manifest::{self, EntryPath, Item, Root};
 use format::recipe::{ChunkRef, Container};
-use ground::monitor::Phase;
 
 /// Makes jobs of a manifest. Memory: the chunks of one part, one batch of small files, one
 /// archive.
@@ -33,6 +32,8 @@ pub(super) struct Planner<'a> {
     batch: Vec<Whole>,
     batch_bytes: u64,
     batch_chunks: usize,
+    links: Vec<Whole>,
+    links_chunks: usize,
     sealed_directories: bool,
     hard_links: bool,
     /// Files, and their bytes, that the manifest has so far.
@@ -71,6 +72,8 @@ impl<'a> Planner<'a> {
             batch: Vec::new(),
             batch_bytes: 0,
             batch_chunks: 0,
+            links: Vec::new(),
+            links_chunks: 0,
             sealed_directories: false,
             hard_links: false,
             met: (0, 0),
@@ -126,6 +129,7 @@ impl<'a> Planner<'a> {
             }
         }
         self.end_file()?;
+        self.send_links()?;
         self.send_batch()
     }
 
@@ -151,14 +155,24 @@ impl<'a> Planner<'a> {
         self.written.files += 1;
         self.written.bytes += size;
         let mode = self.site.mapping.mode_of_file(mode);
-        if same && self.linker.as_mut().is_some_and(|linker| linker.link(&path, size, mode)) {
-            self.site.reused(size);
-            self.site.reused_whole();
-            self.site.monitor.advance(Phase::Rebuild, size);
-            return Ok(());
-        }
-        let file = Whole { path, mode, size, chunks: Vec::new(), same };
+        let linker = self.linker.as_mut().filter(|_| same);
+        let linkable = linker.and_then(|linker| linker.looks(&path, size, mode));
+        let file = Whole { path, mode, size, chunks: Vec::new(), same, linkable };
+        let is_large = container.is_some() || size > PART_BYTES;
         self.open = Some(OpenFile { file, container, output: None, offset: 0, gathered: 0 });
+        if is_large { self.link_open() } else { Ok(()) }
+    }
+
+    /// Links the open file here and now, if it may be linked, as the list of its chunks becomes long.
+    fn link_open(&mut self) -> Result<(), Error> {
+        self.site.go_on()?;
+        let (Some(open), Some(linker)) = (&mut self.open, &mut self.linker) else { return Ok(()) };
+        if linker.link(&open.file) {
+            self.site.linked(open.file.size);
+            self.open = None;
+        } else {
+            open.file.linkable = None;
+        }
         Ok(())
     }
 
@@ -176,11 +190,16 @@ impl<'a> Planner<'a> {
     }
 
     fn chunk(&mut self, chunk: ChunkRef) -> Result<(), Error> {
+        let is_long =
+            |open: &OpenFile| open.file.linkable.is_some() && open.file.chunks.len() >= PART_CHUNKS_MAX;
+        if self.open.as_ref().is_some_and(is_long) {
+            self.link_open()?;
+        }
         let Some(open) = &mut self.open else { return Ok(()) };
         open.file.chunks.push(chunk);
         open.gathered += u64::from(chunk.bytes);
         let linked = open.file.same && self.site.reuse == Reuse::HardLink && open.output.is_none();
-        let full = if open.container.is_some() {
+        let full = if open.container.is_some() || open.file.linkable.is_some() {
             false
         } else if linked {
             open.file.chunks.len() >= LINK_CHUNKS_MAX
@@ -217,7 +236,30 @@ impl<'a> Planner<'a> {
             Some(OpenFile { file, container: Some(container), .. }) => {
                 self.send(Job::Archive(file, container))
             }
+            Some(OpenFile { file, .. }) if file.linkable.is_some() => self.add_to_links(file),
             Some(OpenFile { file, .. }) => self.add_to_batch(file),
+        }
+    }
+
+    fn add_to_links(&mut self, file: Whole) -> Result<(), Error> {
+        let is_elsewhere =
+            |last: &Whole| self.links.len() >= LINKS_MIN && !are_neighbours(&last.path, &file.path);
+        if self.links.len() >= LINKS_MAX
+            || self.links_chunks >= LINKS_CHUNKS_MAX
+            || self.links.last().is_some_and(is_elsewhere)
+        {
+            self.send_links()?;
+        }
+        self.links_chunks += file.chunks.len();
+        self.links.push(file);
+        Ok(())
+    }
+
+    fn send_links(&mut self) -> Result<(), Error> {
+        self.links_chunks = 0;
+        match std::mem::take(&mut self.links) {
+            files if files.is_empty() => Ok(()),
+            files => self.send(Job::Links(files)),
         }
     }
 

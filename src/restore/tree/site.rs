@@ -19,14 +19,14 @@ use crate::restore::free_space::FreeSpace;
 use crate::restore::{Error, Linked, Mapping};
 use disk::files::{self, Folder, open_beneath};
 use format::manifest::{EntryPath, MODE_MASK};
-use ground::monitor::Monitor;
+use ground::monitor::{Monitor, Phase};
 use ground::poison::Unpoisoned as _;
 use recode::codec::Permits;
 
 /// The state shared by all threads of one [`super::write_tree`].
 pub(super) struct Site<'a> {
-    folder: &'a Folder,
-    earlier: Option<&'a Folder>,
+    pub(super) folder: &'a Folder,
+    pub(super) earlier: Option<&'a Folder>,
     pub(super) mapping: Mapping<'a>,
     /// The time of what is new.
     time: Option<Timespec>,
@@ -34,6 +34,8 @@ pub(super) struct Site<'a> {
     pub(super) outside_links: OutsideLinks,
     /// False once the file system has refused a reflink.
     reflinks: AtomicBool,
+    /// True once the file system has refused to link a file of the earlier copy.
+    refuses_links: AtomicBool,
     pub(super) monitor: &'a dyn Monitor,
     cancelled: Option<&'a AtomicBool>,
     stopped: AtomicBool,
@@ -56,6 +58,7 @@ impl<'a> Site<'a> {
             reuse: options.reuse,
             outside_links: options.outside_links,
             reflinks: AtomicBool::new(true),
+            refuses_links: AtomicBool::new(false),
             monitor,
             cancelled: options.cancelled,
             stopped: AtomicBool::new(false),
@@ -92,6 +95,13 @@ impl<'a> Site<'a> {
     /// Counts a file that the earlier copy gave whole.
     pub(super) fn reused_whole(&self) {
         self.reused_files.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a file that was linked.
+    pub(super) fn linked(&self, bytes: u64) {
+        self.reused(bytes);
+        self.reused_whole();
+        self.monitor.advance(Phase::Rebuild, bytes);
     }
 
     /// Adds what was reused.
@@ -264,6 +274,16 @@ impl<'a> Site<'a> {
     /// Returns whether the file system has not refused a reflink yet.
     pub(super) fn may_reflink(&self) -> bool {
         self.reflinks.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether the file system has refused to link a file of the earlier copy.
+    pub(super) fn refuses_links(&self) -> bool {
+        self.refuses_links.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the file system refuses that.
+    pub(super) fn refuse_links(&self) {
+        self.refuses_links.store(true, Ordering::Relaxed);
     }
 
     /// Links the open file `earlier` to the wanted path, if its mode and owner are right; returns false if that fails.

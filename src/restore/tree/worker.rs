@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use super::Reuse;
 use super::jobs::{Job, LocalBytes, Output, Whole};
+use super::linker::Linking;
 use super::site::Site;
 use crate::restore::hole::is_hole;
 use crate::restore::walk::read_chunk;
@@ -29,6 +30,7 @@ pub(super) struct Worker<'a> {
     rebuilt: Option<&'a Rebuilt>,
     /// Bytes to be written next.
     buffer: Vec<u8>,
+    linking: Linking<'a>,
 }
 
 impl<'a> Worker<'a> {
@@ -38,7 +40,7 @@ impl<'a> Worker<'a> {
         reader: &'a mut dyn ChunkReader,
         rebuilt: Option<&'a Rebuilt>,
     ) -> Self {
-        Self { site, reader, rebuilt, buffer: Vec::with_capacity(WRITE_BYTES) }
+        Self { site, reader, rebuilt, buffer: Vec::with_capacity(WRITE_BYTES), linking: Linking::new(site) }
     }
 
     /// Does jobs until none come; after an error anywhere it only takes them, so that the sender can end.
@@ -56,6 +58,14 @@ impl<'a> Worker<'a> {
         match job {
             Job::Files(files) => files.into_iter().try_for_each(|file| {
                 self.site.go_on()?;
+                self.whole(file)
+            }),
+            Job::Links(files) => files.into_iter().try_for_each(|file| {
+                self.site.go_on()?;
+                if self.linking.link(&file) {
+                    self.site.linked(file.size);
+                    return Ok(());
+                }
                 self.whole(file)
             }),
             Job::Archive(file, container) => self.archive(&file, container),
