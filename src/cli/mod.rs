@@ -64,7 +64,7 @@ Exit codes: 0 done, 1 a mistake in whit, 2 wrong input, 3 not found, 4 not allow
 
 /// Sends only the whit that changed: pushes releases to a proxy, which rebuilds and delivers them whole.
 #[derive(Debug, Parser)]
-#[command(name = "whit", version, after_help = AFTER_HELP, disable_help_subcommand = true)]
+#[command(name = "whit", version, after_help = AFTER_HELP)]
 pub struct Cli {
     #[command(flatten)]
     output: OutputArgs,

@@ -50,7 +50,7 @@ pub struct PushArgs {
     #[arg(long, value_name = "LABEL")]
     label: Vec<String>,
     /// Deliver the release there: a destination of the proxy, or dir:PATH with a proxy inside the
-    /// command; may be given several times.
+    /// command; may be given several times. A group of the proxy: roll it out there, and follow that.
     #[arg(long, value_name = "DEST")]
     to: Vec<String>,
     /// An action of the proxy that is to follow each delivery, like restart; may be given several times.

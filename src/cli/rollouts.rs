@@ -25,7 +25,10 @@ allows. --watch goes on with a line for each change, until Ctrl-C.
 
   whit push web ./dist --to production      (production is a group)
   whit rollouts web --watch
-  whit rollouts hold production";
+  whit rollouts hold production
+
+A token that may push or promote an application lists its user's own rollouts of it, read all of its groups. hold and abort of one's own \
+need push; else promote or deliver, and the group among its --to.";
 
 /// How long a rollout waits for a held one before a command ends: one that is to take its place does so sooner.
 const HELD_UP_MAX: Duration = Duration::from_secs(5);
@@ -178,10 +181,14 @@ async fn find(
         under_way.iter().copied().filter(|status| !matches!(status.state, RolloutState::Waiting { .. }));
     match (&begun.collect::<Vec<_>>()[..], &under_way[..]) {
         ([one], _) | ([], [one]) => Ok(one.id),
-        ([], _) => Err(Error::input(
-            format!("no rollout to `{group}` is under way"),
-            "`whit rollouts` lists those that ended; `whit promote APP@RELEASE --to GROUP` begins one",
-        )),
+        ([], _) => Err(Error::Message {
+            fault: Fault::Missing,
+            text: format!("no rollout to `{group}` is under way"),
+            hint: Some(
+                "`whit rollouts` lists those that ended; `whit promote APP@RELEASE --to GROUP` begins one"
+                    .to_owned(),
+            ),
+        }),
         (several, _) => {
             let ids: Vec<String> =
                 several.iter().map(|status| format!("{} ({})", status.id, status.app)).collect();

@@ -85,8 +85,8 @@ async fn list(arguments: TargetsArgs, output: &Output) -> Result<(), Error> {
     let rows = follow::list(&access, &Operation::Targets { app, watch: false }, output).await?;
     let rows: Vec<&ListedTarget> = rows.all().collect();
     output.report(&rows, || {
-        let cells: Vec<Vec<String>> = rows.iter().map(|listed| row(listed)).collect();
-        let table = output::table(&COLUMNS, &cells);
+        let cells: Vec<Vec<String>> = rows.iter().map(|listed| state_last(row(listed))).collect();
+        let table = output::table(&state_last(COLUMNS.to_vec()), &cells);
         let mut lines = table.lines();
         let mut text: Vec<String> = lines.next().map(str::to_owned).into_iter().collect();
         for (line, listed) in lines.zip(&rows) {
@@ -191,6 +191,12 @@ fn row(listed: &ListedTarget) -> Vec<String> {
         fetched,
         known.version.clone(),
     ]
+}
+
+/// Moves the state to the end of a line: its reason may be longer than all else.
+fn state_last<T>(mut cells: Vec<T>) -> Vec<T> {
+    cells[2..].rotate_left(1);
+    cells
 }
 
 fn state(known: &StoredTarget, reachable: bool) -> String {

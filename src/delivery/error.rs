@@ -61,7 +61,7 @@ pub enum Error {
 faulty! {
     Error passes on Ledger, Thread;
     Self::Unknown(_) => Fault::Missing,
-        "`whit destinations` lists those of the proxy's configuration file; a proxy inside the command delivers to dir:PATH";
+        "`whit destinations` lists those of the proxy's configuration file, which also has its groups; a proxy inside the command delivers to dir:PATH";
     Self::TooMany { .. } => Fault::Retry;
     Self::NoDelivery(_) => Fault::Missing, "`whit deliveries` lists those that wait and those that ended last";
     Self::HasEnded(_) => Fault::Input, "`whit deliver APP@RELEASE --to DEST` delivers a release again";

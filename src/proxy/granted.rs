@@ -6,6 +6,7 @@ use super::current_token::CurrentToken;
 use super::{Shared, audit, now};
 use crate::delivery::rollout::Rollout;
 use crate::delivery::{Delivery, Events};
+use crate::net::blocking;
 use crate::store;
 use ground::faults::Fault;
 use ground::ids::{ActionName, AppName, DestinationName, ReleaseId, RolloutId};
@@ -49,6 +50,16 @@ impl Granted {
         })
     }
 
+    /// Checks that an application has releases: an empty list of one that nobody knows looks like one where nothing happens.
+    pub async fn has_app(self: &Arc<Self>, app: &AppName) -> Result<(), Refusal> {
+        let (by, app) = (Arc::clone(self), app.clone());
+        let found = blocking::start(move || {
+            let known = by.store()?.records().latest(&app).is_some();
+            if known { Ok(()) } else { Err(Refusal::of(&store::Error::NoApp(app))) }
+        });
+        found.await.map_err(|error| Refusal::of(&error))?
+    }
+
     /// Checks that the token allows the action on all present and future applications. The refusal names none.
     pub fn allow_whole_space(&self, action: Action) -> Result<(), Refusal> {
         self.allow(action, None)?;
@@ -68,16 +79,22 @@ impl Granted {
     pub fn allow_destinations(&self, destinations: &[DestinationName]) -> Result<(), Refusal> {
         for destination in destinations {
             self.allow_destination(destination)?;
-            if self.shared.rollouts.group(destination).is_some() {
-                let text = format!("`{destination}` is a group: releases are rolled out to it");
-                let hint = "`whit promote APP@RELEASE --to` it, or `whit push --to` it".to_owned();
-                return Err(Refusal { fault: Fault::Input, text, hint: Some(hint) });
-            }
+            self.is_no_group(destination)?;
             let Grant { space, user, .. } = &self.grant;
             let room = self.shared.deliveries.check_room(destination, space, Some(user));
             room.map_err(|error| Refusal::of(&error))?;
         }
         Ok(())
+    }
+
+    /// Checks that what a delivery names is not a group.
+    pub fn is_no_group(&self, name: &DestinationName) -> Result<(), Refusal> {
+        if self.shared.rollouts.group(name).is_none() {
+            return Ok(());
+        }
+        let text = format!("`{name}` is a group: releases are rolled out to it");
+        let hint = format!("`whit promote APP@RELEASE --to {name}` or `whit push APP PATH --to {name}`");
+        Err(Refusal { fault: Fault::Input, text, hint: Some(hint) })
     }
 
     /// Checks that the token allows the destination.

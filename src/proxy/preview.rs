@@ -37,6 +37,7 @@ pub(super) async fn serve(
     granted.allow(Action::Deliver, Some(&release.app))?;
     for name in destinations {
         granted.allow_destination(name)?;
+        granted.is_no_group(name)?;
         granted.shared.deliveries.check(name).map_err(|error| Refusal::of(&error))?;
     }
     let (on_behalf, selector) = (Arc::clone(granted), release.clone());

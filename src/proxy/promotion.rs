@@ -65,7 +65,16 @@ pub async fn serve(granted: &Arc<Granted>, wanted: Wanted, sender: &mut Sender) 
     let app = wanted.target.app();
     granted.allow(Action::Promote, Some(app))?;
     match &wanted.target {
-        Target::Promote(_) => granted.allow_places(app, &wanted.destinations).await?,
+        Target::Promote(release) => {
+            if let Err(refused) = granted.allow_places(app, &wanted.destinations).await {
+                // That the release is not there comes first: a group has no target of an application that nobody knows.
+                let (by, release) = (Arc::clone(granted), release.clone());
+                let found =
+                    blocking::start(move || by.store()?.select(&release).map_err(|error| refusal(&error)));
+                found.await.map_err(|error| Refusal::of(&error))??;
+                return Err(refused);
+            }
+        }
         Target::Rollback(_) => granted.allow_destinations(&wanted.destinations)?,
     }
     granted.allow_then(app, &wanted.destinations, &wanted.then)?;

@@ -67,17 +67,18 @@ async fn a_proxy_that_is_told_to_stop_does_not_wait_for_who_only_follows() {
             Operation::Deliveries(wanted),
         ];
         let (heard_in, mut heard) = mpsc::unbounded_channel();
-        let followers = questions.map(|question| {
-            let (access, heard) = (world.access().clone(), heard_in.clone());
-            tokio::spawn(async move {
-                let session = Session::open(&access, &link::Options::default()).await.expect("connected");
+        let mut followers = Vec::new();
+        for question in questions {
+            let session = Session::open(world.access(), &link::Options::default()).await.expect("connected");
+            let heard = heard_in.clone();
+            followers.push(tokio::spawn(async move {
                 let take = |answer| {
                     drop(heard.send(answer));
                     true
                 };
                 session.follow(&question, Duration::ZERO, |_| {}, take).await
-            })
-        });
+            }));
+        }
         heard.recv().await.expect("the delivery is listed");
         world.stop().await;
         for follower in followers {

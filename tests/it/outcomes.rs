@@ -164,3 +164,35 @@ fn each_outcome_of_a_rollout_has_an_exit_code_and_a_name() {
     assert!(promoted["moved"] == true && promoted["from"].is_string(), "{promoted}");
     assert_eq!((&promoted["labels"][0], &promoted["sequence"]), (&"one".into(), &1.into()), "{promoted}");
 }
+
+#[test]
+fn what_nobody_knows_or_may_see_has_a_code_of_its_own_and_a_hint() {
+    let home = Home::new();
+    fs::write(home.path("whit.toml"), "[groups.edges]\ntargets = ['edge-*']\n").expect("written");
+    let proxy = home.serve(&["--data", "data", "--config", "whit.toml"]);
+    let login = proxy.line(|line| line.contains("whit login"));
+    home.run(&login.split_whitespace().skip(1).collect::<Vec<_>>()).good();
+    write(&home.path("tree"), "version", "one");
+    home.run(&["push", "app", "tree", "--label", "v1"]).good();
+    assert_eq!(home.run(&["rollouts", "app", "--json"]).json(), Value::Array(Vec::new()));
+    let cases: [(&[&str], i32, &str); 7] = [
+        (&["rollouts", "nope"], 3, "no application `nope`"),
+        (&["targets", "nope"], 3, "no application `nope`"),
+        (&["rollouts", "abort", "nothing"], 3, "no rollout to `nothing`"),
+        (&["promote", "nope@v99", "--to", "edges"], 3, "no application `nope`"),
+        (&["promote", "app@v1", "--to", "edges"], 2, "has no target of `app`"),
+        (&["deliver", "app", "--to", "edges", "--dry-run"], 2, "`edges` is a group"),
+        (&["deliver", "app", "--to", "nowhere", "--dry-run"], 3, "no destination `nowhere`"),
+    ];
+    for (arguments, code, words) in cases {
+        let ran = home.run(arguments).failed(code, words);
+        assert!(ran.err.contains("hint: "), "{ran:?}");
+    }
+    let create = ["token", "create", "--data", "data", "--user", "ci", "--allow", "pull"];
+    let token = home.run(&create).good().trim().to_owned();
+    for list in ["rollouts", "targets"] {
+        let access = ["--proxy", &proxy.first_line, "--token", &token];
+        home.run(&[&[list, "app"][..], &access].concat()).failed(4, "does not allow read `app`");
+    }
+    assert!(home.run(&["help", "push"]).good().contains("--label"));
+}

@@ -26,7 +26,7 @@ const END_TIME_MAX: Duration = Duration::from_secs(5);
 /// # Errors
 /// The text for the agent.
 pub async fn list(
-    granted: &Granted,
+    granted: &Arc<Granted>,
     app: Option<&AppName>,
     watch: bool,
     sender: &mut Sender,
@@ -36,6 +36,7 @@ pub async fn list(
         app.is_none_or(|app| app == of) && is_seen(granted, of, group, user)
     };
     let mut changes = Changes::new(granted, rollouts.watch());
+    let mut is_empty = true;
     loop {
         let mut after = 0;
         loop {
@@ -44,10 +45,19 @@ pub async fn list(
             });
             let Some(last) = page.last() else { break };
             after = last.id.number;
+            is_empty = false;
             granted.still_holds()?;
             if sender.send(&Answer::Rollouts(page)).await.is_err() {
                 return Ok(());
             }
+        }
+        if let (true, Some(app)) = (is_empty, app) {
+            // Who may push or promote sees their own rollouts.
+            if ![Action::Push, Action::Promote].iter().any(|action| granted.grant.allows(*action, Some(app)))
+            {
+                granted.allow(Action::Read, Some(app))?;
+            }
+            granted.has_app(app).await?;
         }
         if !watch {
             return Ok(());

@@ -31,7 +31,11 @@ pub(in crate::proxy) async fn list(
     loop {
         let (by, wanted) = (Arc::clone(granted), app.cloned());
         let all = blocking::start(move || all(&by, wanted.as_ref()));
-        for page in all.await.map_err(|error| Refusal::of(&error))??.chunks(ROWS_PER_MESSAGE) {
+        let all = all.await.map_err(|error| Refusal::of(&error))??;
+        if let (true, Some(app)) = (all.is_empty(), app) {
+            granted.has_app(app).await?;
+        }
+        for page in all.chunks(ROWS_PER_MESSAGE) {
             granted.still_holds()?;
             if sender.send(&Answer::Targets(page.to_vec())).await.is_err() {
                 return Ok(());
