@@ -272,10 +272,10 @@ async fn measure() {
     push_file(&pushes, &file, "three", vec![all()]).await;
     let batches = rolled_out(&pushes).await;
     println!(
-        "{batches} batches after {:.1} s, {:.2} s of a processor, {:.1} MB written",
+        "{batches} batches after {:.1} s, {:.2} s of a processor, {} kB written",
         begin.elapsed().as_secs_f64(),
         served.processor() - used,
-        (served.written() - written) as f64 / 1e6
+        (served.written() - written) / 1000
     );
     sure.abort_all();
 }

@@ -37,12 +37,12 @@ use ground::ids::{
 use protocol::token::{Action, Grant, Hop, Issuer, TokenId, verify};
 use protocol::wire::{
     Answer, ArchivesMet, Basis, Batch, BlockSums, Challenge, CheckStep, Cut, DeliveriesWanted, DeliveryPlan,
-    DeliveryStatus, DestinationCheck, DestinationDropped, DestinationStatus, FromAgent, FromTarget, Grown,
-    LinkSeen, ListedTarget, LogEntry, ManifestForm, Marks, MemberName, Moved, Open, Operation, Parcel,
-    Possession, Primed, ProxyInfo, PullReply, PullRequest, PushHint, PushReply, RecordAnswer, RecordQuery,
-    Refusal, Request, RolloutMember, RolloutMemberState, RolloutState, RolloutStatus, RolloutSteering,
-    Section, SegmentBatch, Sketches, Span, Steering, TargetStatus, ToTarget, Wanted, Watching,
-    pack_short_names,
+    DeliveryStatus, DestinationCheck, DestinationDropped, DestinationStatus, FromAgent, FromTarget, GroupApp,
+    GroupHas, GroupMember, GroupStatus, Grown, LinkSeen, ListedTarget, LogEntry, ManifestForm, Marks,
+    MemberName, Moved, Open, Operation, Parcel, Possession, Primed, ProxyInfo, PullReply, PullRequest,
+    PushHint, PushReply, RecordAnswer, RecordQuery, Refusal, Request, RolloutMember, RolloutMemberState,
+    RolloutState, RolloutStatus, RolloutSteering, RolloutWait, Section, SegmentBatch, Sketches, Span,
+    Steering, TargetStatus, ToTarget, Wanted, Watching, pack_short_names,
 };
 use recode::archive::{Plan, decode_head, encode_head, rebuild};
 use serde::Serialize;
@@ -304,6 +304,8 @@ fn rollout(release: ReleaseId) -> Rollout {
         machine: Some(machine),
         ended: None,
         own: vec![OwnRelease { release: ReleaseId::of(b"what edge shows"), group: name("production") }],
+        current_stays: None,
+        takes_back: None,
     }
 }
 
@@ -335,8 +337,25 @@ fn group_release(release: ReleaseId) -> GroupRelease {
     GroupRelease { release, rollout: rollout_id() }
 }
 
+fn group_status(release: ReleaseId) -> GroupStatus {
+    let web = MemberName::Target(name("web-1"));
+    GroupStatus {
+        name: name("production"),
+        targets: vec![name("web-*")],
+        destinations: Vec::new(),
+        rules: [("batch".to_owned(), "25%".to_owned())].into(),
+        apps: vec![GroupApp {
+            app: name("web"),
+            release: Some(release),
+            rollout: Some(rollout_id()),
+            members: vec![GroupMember { name: web, away: true }],
+        }],
+    }
+}
+
 fn rollout_status(release: ReleaseId) -> RolloutStatus {
-    let member = |name, state| RolloutMember { name, delivery: None, state };
+    let member =
+        |name, state| RolloutMember { name, delivery: None, state, before: None, away: false, until: None };
     RolloutStatus {
         id: rollout_id(),
         group: name("production"),
@@ -351,9 +370,17 @@ fn rollout_status(release: ReleaseId) -> RolloutStatus {
         batch: 1,
         batches: 2,
         members: vec![
-            member(MemberName::Target(name("web-1")), RolloutMemberState::Confirmed),
+            RolloutMember {
+                before: Some(RolloutMemberState::Failed { reason: "no answer".to_owned() }),
+                away: true,
+                until: Some(1_750_000_600),
+                ..member(MemberName::Target(name("web-1")), RolloutMemberState::Returning)
+            },
             member(MemberName::Destination(name("edge")), RolloutMemberState::Waiting),
         ],
+        canaries: 1,
+        waits: Some(RolloutWait::Bakes { until: 1_750_000_120 }),
+        current_stays: None,
     }
 }
 
@@ -946,7 +973,7 @@ fn of_access() -> [(&'static str, Vec<u8>); 4] {
 }
 
 /// What is said of rollouts.
-fn of_rollouts(release: ReleaseId) -> [(&'static str, Vec<u8>); 5] {
+fn of_rollouts(release: ReleaseId) -> [(&'static str, Vec<u8>); 7] {
     let (id, how) = (rollout_id(), RolloutSteering::Hold);
     [
         ("operation-rollouts", message(&Operation::Rollouts { app: Some(name("web")), watch: true })),
@@ -954,6 +981,8 @@ fn of_rollouts(release: ReleaseId) -> [(&'static str, Vec<u8>); 5] {
         ("answer-rolls-out", message(&Answer::RollsOut(id))),
         ("push-reply-rolls-out", message(&PushReply::RollsOut(id))),
         ("answer-rollouts", message(&Answer::Rollouts(vec![rollout_status(release)]))),
+        ("operation-groups", message(&Operation::Groups(Some(name("web"))))),
+        ("answer-groups", message(&Answer::Groups(vec![group_status(release)]))),
     ]
 }
 
@@ -1087,7 +1116,8 @@ fn of_the_current_release() -> [(&'static str, Vec<u8>); 9] {
         then: vec![name("restart")],
     };
     let standing = Standing { current: Some(current), previous: Some(before), bad: Vec::new() };
-    let moved = Moved { record: record(), from: Some(before), number: Some(3), rolled_back: true };
+    let groups = vec![GroupHas { group: name("production"), release: before }];
+    let moved = Moved { record: record(), from: Some(before), number: Some(3), rolled_back: true, groups };
     let entry = LogEntry {
         number: 3,
         release: current,

@@ -13,6 +13,7 @@ mod dry_run;
 mod embedded;
 mod error;
 mod follow;
+mod groups;
 mod labels;
 mod links;
 mod log;
@@ -111,6 +112,7 @@ enum Command {
     Rollouts(rollouts::RolloutsArgs),
     /// List the proxy's destinations that the token allows, or try them.
     Destinations(destinations::DestinationsArgs),
+    Groups(groups::GroupsArgs),
     /// List the machines that watch the proxy, or forget one that is gone.
     Targets(targets::TargetsArgs),
     /// List applications.
@@ -210,6 +212,7 @@ async fn dispatch(command: Command, output: &Output) -> Result<(), Error> {
         Command::Deliveries(arguments) => delivery_queue::run(arguments, output).await,
         Command::Rollouts(arguments) => rollouts::run(arguments, output).await,
         Command::Destinations(arguments) => destinations::run(arguments, output).await,
+        Command::Groups(arguments) => groups::run(arguments, output).await,
         Command::Targets(arguments) => targets::run(arguments, output).await,
         Command::Apps(arguments) => queries::apps(arguments, output).await,
         Command::Releases(arguments) => queries::releases(arguments, output).await,

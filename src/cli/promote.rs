@@ -20,7 +20,7 @@ use format::current::Standing;
 use format::record::DeliveryEvent;
 use ground::escape;
 use ground::ids::{ActionName, AppName, DestinationName, ReleaseId, RolloutId, Selector};
-use protocol::wire::{Answer, LogEntry, Moved, Operation, RolloutState};
+use protocol::wire::{Answer, GroupHas, LogEntry, Moved, Operation, RolloutState};
 
 const PROMOTE_HELP: &str = "\
 The current release is the one that APP alone means: in pull, cat, diff, deliver. Nothing is sent from here: the proxy \
@@ -32,7 +32,9 @@ it is only delivered.
 const ROLLBACK_HELP: &str = "\
 Goes back to the last release that was current before, is still stored, and was not itself rolled back. The release \
 that it leaves is bad from now on: later rollbacks pass it over, and a push of the same content needs --move, until it \
-is promoted. Nothing is sent from here. `whit releases` shows which release is current, and which are bad.
+is promoted. Nothing is sent from here. `whit releases` shows which release is current, and which are bad. With --to \
+GROUP, the last release that the group had before is rolled out to it; the one that it has is bad once that has succeeded, \
+if it is the current one.
 
   whit rollback web --to production --because 'the cart is empty'";
 
@@ -176,7 +178,9 @@ async fn move_current(
         Err(error) => (None, Err(error)),
     };
     let mut value = moved_fields(&moved, &events);
-    let has_moved = ended.as_ref().is_some_and(|status| status.state == RolloutState::Succeeded);
+    let has_moved = ended
+        .as_ref()
+        .is_some_and(|status| status.state == RolloutState::Succeeded && status.current_stays.is_none());
     value["moved"] = json!(has_moved && moved.from != Some(moved.record.release));
     value["rollout"] = json!(id);
     value["rolled_out"] = json!(ended);
@@ -189,24 +193,29 @@ async fn move_current(
 
 /// Returns the fields of the record, and what moved.
 fn moved_fields(moved: &Moved, events: &[DeliveryEvent]) -> Value {
-    let Moved { record, from, number, rolled_back } = moved;
+    let Moved { record, from, number, rolled_back, groups } = moved;
     let mut value = json!(record);
     value["moved"] = json!(number.is_some());
     value["number"] = json!(number);
     value["from"] = json!(from);
     value["rolled_back"] = json!(rolled_back);
+    value["groups"] = json!(groups);
     value["delivered"] = json!(events);
     value
 }
 
 fn moved_text(moved: &Moved, events: &[DeliveryEvent]) -> String {
-    let Moved { record, from, number, rolled_back } = moved;
+    let Moved { record, from, number, rolled_back, groups } = moved;
     let is = if number.is_some() { "is current" } else { "is current already" };
     let mut lines = vec![format!("{}@{} {is}", record.app, record.release.short())];
     if let Some(from) = from.filter(|_| number.is_some()) {
         let bad = if *rolled_back { ", which is bad from now on" } else { "" };
         lines.push(format!("  before     @{}{bad}", from.short()));
     }
+    lines.extend(groups.iter().map(|GroupHas { group, release }| {
+        let (app, has, current) = (&record.app, release.short(), record.release.short());
+        format!("  group      {group} keeps @{has}; `whit promote {app}@{current} --to {group}` rolls the current one out")
+    }));
     lines.extend(events.iter().map(line));
     lines.join("\n")
 }

@@ -21,10 +21,11 @@ use protocol::wire::{Answer, Operation, RolloutState, RolloutStatus, RolloutStee
 
 const HELP: &str = "\
 Lists rollouts that are under way and those that ended last, oldest first, of the applications and groups that the token \
-allows. --watch goes on with a line for each change, until Ctrl-C.
+allows; one that is named by its id with each member. --watch goes on with a line for each change, until Ctrl-C.
 
   whit push web ./dist --to production      (production is a group)
   whit rollouts web --watch
+  whit rollouts 5499220e-17
   whit rollouts hold production
 
 A token that may push or promote an application lists its user's own rollouts of it, read all of its groups. hold and abort of one's own \
@@ -41,12 +42,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 pub struct RolloutsArgs {
     #[command(subcommand)]
     steer: Option<SteerCommand>,
-    /// Only those of this application.
-    app: Option<AppName>,
+    /// Only those of this application, or the one with this id, like 5499220e-17, and its members.
+    #[arg(value_name = "APP|ID")]
+    which: Option<String>,
     /// How many of those that ended to list first.
     #[arg(long, value_name = "N", default_value_t = 10)]
     last: usize,
-    /// List each member of those that are under way.
+    /// List each member.
     #[arg(long)]
     members: bool,
     /// Go on with each change.
@@ -113,14 +115,37 @@ impl Row for RolloutStatus {
     }
 }
 
+/// Returns the application or the rollout that is named.
+fn named(which: Option<&str>) -> Result<(Option<AppName>, Option<RolloutId>), Error> {
+    let Some(which) = which else { return Ok((None, None)) };
+    Ok(match which.parse() {
+        Ok(id) => (None, Some(id)),
+        Err(_) => (Some(which.parse()?), None),
+    })
+}
+
+fn unknown(id: RolloutId) -> Error {
+    Error::Message {
+        fault: Fault::Missing,
+        text: format!("there is no rollout {id} that the token may see, or it ended long ago"),
+        hint: Some("`whit rollouts` lists those that are known".to_owned()),
+    }
+}
+
 async fn list(arguments: RolloutsArgs, output: &Output) -> Result<(), Error> {
-    let RolloutsArgs { app, last, members, access, .. } = arguments;
+    let RolloutsArgs { which, last, members, access, .. } = arguments;
+    let (app, id) = named(which.as_deref())?;
     let rows = follow::list(&access, &Operation::Rollouts { app, watch: false }, output).await?;
-    let rows: Vec<&RolloutStatus> = rows.last(last);
+    let rows: Vec<&RolloutStatus> = match id {
+        Some(id) => {
+            vec![rows.all().find(|status: &&RolloutStatus| status.id == id).ok_or_else(|| unknown(id))?]
+        }
+        None => rows.last(last),
+    };
     output.report(&rows, || {
         let table: Vec<Vec<String>> = rows.iter().map(|status| row(status)).collect();
         let mut text = output::table(&["ROLLOUT", "RELEASE", "TO", "ASKED", "BY", "BATCH", "STATE"], &table);
-        for status in rows.iter().filter(|status| members && !status.state.is_last()) {
+        for status in rows.iter().filter(|status| (members || id.is_some()) && !status.members.is_empty()) {
             let table = output::table(&["MEMBER", "STATE"], &member_rows(status));
             text = format!("{text}\n\n{}\n{table}", status.id);
         }
@@ -141,9 +166,15 @@ fn row(status: &RolloutStatus) -> Vec<String> {
 }
 
 async fn watch(arguments: RolloutsArgs, output: &Output) -> Result<(), Error> {
-    let RolloutsArgs { app, last, access, .. } = arguments;
+    let RolloutsArgs { which, last, access, .. } = arguments;
+    let (app, id) = named(which.as_deref())?;
     let question = |watch| Operation::Rollouts { app: app.clone(), watch };
-    follow::watch(&access, (&question(false), &question(true)), last, output, |row| print(row, output)).await
+    let show = |row: &RolloutStatus| {
+        let is_meant = id.is_none_or(|id| row.id == id);
+        if is_meant { print(row, output) } else { Ok(()) }
+    };
+    let last = if id.is_some() { usize::MAX } else { last };
+    follow::watch(&access, (&question(false), &question(true)), last, output, show).await
 }
 
 fn print(status: &RolloutStatus, output: &Output) -> Result<(), Error> {
@@ -264,12 +295,7 @@ pub async fn follow_to_end(
         () = stays_blocked => {}
     }
     drop(shown);
-    let missing = || Error::Message {
-        fault: Fault::Missing,
-        text: format!("the proxy does not know rollout {id} any more"),
-        hint: Some("`whit rollouts` lists those that it knows".to_owned()),
-    };
-    last.filter(|_| is_listed.get()).ok_or_else(missing)
+    last.filter(|_| is_listed.get()).ok_or_else(|| unknown(id))
 }
 
 /// Adds to the error of a command that was interrupted, or lost the proxy, which rollout goes on without it.

@@ -11,6 +11,7 @@ use tokio::signal::unix::SignalKind;
 
 use super::access::variable;
 use super::error::Error;
+use super::groups::{configured, configured_lines, shared_notes};
 use super::log::Log;
 use super::output::Output;
 use super::progress::waiting;
@@ -153,10 +154,14 @@ fn report_config(
     let actions = config.actions();
     let actions: BTreeMap<_, _> =
         actions.iter().map(|(name, action)| (name.to_string(), action.describe())).collect();
+    let groups = config.groups();
     let value = json!({
         "config": path.to_string_lossy(), "data": data.to_string_lossy(), "listen": listen, "destinations": places,
-        "actions": actions,
+        "actions": actions, "groups": configured(&groups),
     });
+    for note in shared_notes(&groups) {
+        output.note(&note);
+    }
     output.report(&value, || {
         let listen = listen.map_or_else(|| format!("port {PORT} on all addresses"), |to| to.to_string());
         let mut lines = vec![format!("{}: good", path.display())];
@@ -164,6 +169,7 @@ fn report_config(
         lines.push(format!("  listen       {listen}"));
         lines.extend(places.iter().map(|(name, path)| format!("  destination  {name}: {path}")));
         lines.extend(actions.iter().map(|(name, action)| format!("  action       {name}: {action}")));
+        lines.extend(configured_lines(&groups).iter().map(|group| format!("  group        {group}")));
         lines.join("\n")
     })
 }

@@ -35,6 +35,32 @@ impl Pattern {
         self.0.bytes().all(|byte| byte == b'*')
     }
 
+    /// Returns whether it is one name: no `*` is in it.
+    pub fn is_name(&self) -> bool {
+        !self.0.contains('*')
+    }
+
+    /// Returns whether some name matches both patterns.
+    ///
+    /// Time and memory O(one × other).
+    pub fn meets(&self, other: &Self) -> bool {
+        let (one, other) = (self.0.as_bytes(), other.0.as_bytes());
+        // Whether the ends from these places have a name in common.
+        let mut meets = vec![vec![false; other.len() + 1]; one.len() + 1];
+        for at in (0..=one.len()).rev() {
+            for to in (0..=other.len()).rev() {
+                meets[at][to] = match (one.get(at), other.get(to)) {
+                    (None, None) => true,
+                    (Some(b'*'), _) => meets[at + 1][to] || (to < other.len() && meets[at][to + 1]),
+                    (_, Some(b'*')) => meets[at][to + 1] || (at < one.len() && meets[at + 1][to]),
+                    (Some(a), Some(b)) => a == b && meets[at + 1][to + 1],
+                    _ => false,
+                };
+            }
+        }
+        meets[0][0]
+    }
+
     /// Returns the pattern itself.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -133,6 +159,23 @@ mod tests {
             ("*a*a*a*a*a*b", &"a".repeat(64), false),
         ] {
             assert_eq!(pattern(text).matches(name), expected, "{text} {name}");
+        }
+    }
+
+    #[test]
+    fn patterns_meet_where_a_name_matches_both() {
+        for (one, other, expected) in [
+            ("web-*", "web-1", true),
+            ("web-*", "*-1", true),
+            ("web-*", "stg-*", false),
+            ("a*b", "*c", false),
+            ("a*", "*", true),
+            ("web-1", "web-1", true),
+            ("web-1", "web-2", false),
+            ("web-**", "web-", true),
+        ] {
+            assert_eq!(pattern(one).meets(&pattern(other)), expected, "{one} {other}");
+            assert_eq!(pattern(other).meets(&pattern(one)), expected, "{other} {one}");
         }
     }
 

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::audit::Entry;
 use super::follow::follow;
-use super::rollouts::split;
+use super::rollouts::{before, others, split};
 use super::{Granted, now};
 use crate::delivery::Events;
 use crate::delivery::actions::{Changed, Event, Happened, Planned};
+use crate::delivery::rollout::Rollout;
 use crate::net::blocking;
 use crate::net::link::Sender;
 use crate::store::{self, Mover, Store, Together};
@@ -64,18 +65,15 @@ fn refusal(error: &store::Error) -> Refusal {
 pub async fn serve(granted: &Arc<Granted>, wanted: Wanted, sender: &mut Sender) -> Result<(), Refusal> {
     let app = wanted.target.app();
     granted.allow(Action::Promote, Some(app))?;
-    match &wanted.target {
-        Target::Promote(release) => {
-            if let Err(refused) = granted.allow_places(app, &wanted.destinations).await {
-                // That the release is not there comes first: a group has no target of an application that nobody knows.
-                let (by, release) = (Arc::clone(granted), release.clone());
-                let found =
-                    blocking::start(move || by.store()?.select(&release).map_err(|error| refusal(&error)));
-                found.await.map_err(|error| Refusal::of(&error))??;
-                return Err(refused);
-            }
+    if let Err(refused) = granted.allow_places(app, &wanted.destinations).await {
+        if let Target::Promote(release) = &wanted.target {
+            // That the release is not there comes first: a group has no target of an application that nobody knows.
+            let (by, release) = (Arc::clone(granted), release.clone());
+            let found =
+                blocking::start(move || by.store()?.select(&release).map_err(|error| refusal(&error)));
+            found.await.map_err(|error| Refusal::of(&error))??;
         }
-        Target::Rollback(_) => granted.allow_destinations(&wanted.destinations)?,
+        return Err(refused);
     }
     granted.allow_then(app, &wanted.destinations, &wanted.then)?;
     check_reason(wanted.because.as_deref())?;
@@ -109,25 +107,30 @@ fn move_current(granted: &Granted, wanted: &Wanted) -> Result<(Vec<Answer>, Vec<
     // No push may move it between the look and the move, or queue a delivery before these.
     let turn = records.turn();
     granted.still_holds()?;
+    let is_rollback = matches!(target, Target::Rollback(_));
+    let (group, places) = split(granted, destinations)?;
+    if let Some(group) = group {
+        let (record, rollout) = of_group(granted, &store, wanted, &group)?;
+        let (app, release) = (target.app(), record.release);
+        let queued = granted.add(app, release, &places, &[], then, rollout)?;
+        granted.shared.audit.write(&Entry {
+            destinations,
+            because,
+            ..Entry::of(&granted.grant, if is_rollback { "rollback" } else { "promote" }, app, release)
+        });
+        let meant = (!is_rollback).then(|| Answer::Meant(record.clone()));
+        // The rollout moves it, when it has succeeded.
+        let from = store.records().standing(app).current;
+        let moved = Moved { record, from, number: None, rolled_back: false, groups: Vec::new() };
+        let mut answers: Vec<Answer> = meant.into_iter().chain([Answer::Moved(Box::new(moved))]).collect();
+        answers.extend(queued.rollout.map(Answer::RollsOut));
+        return Ok((answers, queued.events));
+    }
     let (record, from) = find(&store, target)?;
     let (app, release) = (&record.app, record.release);
     let token = granted.grant.id.to_string();
     let mover = Mover { user: &granted.grant.user, token: &token, time: now(), because };
     let deliveries = &granted.shared.deliveries;
-    if let (Some(group), places) = split(granted, destinations)? {
-        let rollout = granted.rollout(app, release, Some(group), because, then, true);
-        let queued = granted.add(app, release, &places, &[], then, rollout)?;
-        granted.shared.audit.write(&Entry {
-            destinations,
-            because,
-            ..Entry::of(&granted.grant, "promote", app, release)
-        });
-        // The rollout moves it, when it has succeeded.
-        let moved = Moved { record: record.clone(), from, number: None, rolled_back: false };
-        let mut answers = vec![Answer::Meant(record), Answer::Moved(Box::new(moved))];
-        answers.extend(queued.rollout.map(Answer::RollsOut));
-        return Ok((answers, queued.events));
-    }
     let asked = granted.deliveries(app, release, destinations, &[], then);
     let mut plan = deliveries.plan(asked).map_err(|error| Refusal::of(&error))?;
     let (actions, mut notices) = (&granted.shared.actions, Planned::default());
@@ -153,7 +156,6 @@ fn move_current(granted: &Granted, wanted: &Wanted) -> Result<(Vec<Answer>, Vec<
     let events = deliveries.enter(plan);
     actions.enter(notices);
     granted.moved(app);
-    let is_rollback = matches!(target, Target::Rollback(_));
     granted.shared.audit.write(&Entry {
         destinations,
         because,
@@ -166,8 +168,37 @@ fn move_current(granted: &Granted, wanted: &Wanted) -> Result<(Vec<Answer>, Vec<
     }
     let number = moved.as_ref().map(|(number, _)| *number);
     let from = moved.map_or(Some(release), |(_, entry)| entry.from);
-    answers.push(Answer::Moved(Box::new(Moved { record, from, number, rolled_back: is_rollback })));
+    let groups = others(granted, app, release).map_err(|error| Refusal::of(&error))?;
+    answers.push(Answer::Moved(Box::new(Moved { record, from, number, rolled_back: is_rollback, groups })));
     Ok((answers, events))
+}
+
+/// Returns the release that a group is to have, and its rollout. One that takes back the release that is current makes that bad.
+fn of_group(
+    granted: &Granted,
+    store: &Store,
+    wanted: &Wanted,
+    group: &DestinationName,
+) -> Result<(Record, Option<Rollout>), Refusal> {
+    let Wanted { target, because, then, .. } = wanted;
+    let (records, app) = (store.records(), target.app());
+    let (record, left) = match target {
+        Target::Promote(_) => (find(store, target)?.0, None),
+        Target::Rollback(_) => {
+            let bad = records.standing(app).bad;
+            let is_good = |it: &ReleaseId| !bad.contains(it) && records.has(it, |of| of == app);
+            let (left, release) = before(granted, app, group, is_good)?;
+            let at = release.to_string().parse().expect("64 digits are a word");
+            let selector = Selector { app: app.clone(), at: Some(at) };
+            (store.select(&selector).map_err(|error| refusal(&error))?, Some(left))
+        }
+    };
+    let takes_back = left.filter(|left| records.standing(app).current == Some(*left));
+    // Another group's, or none's, stays current.
+    let moves_current = left.is_none() || takes_back.is_some();
+    let group = Some(group.clone());
+    let rollout = granted.rollout(app, record.release, group, because.as_deref(), then, moves_current);
+    Ok((record, rollout.map(|rollout| Rollout { takes_back, ..rollout })))
 }
 
 /// Returns what a rollback tells.

@@ -103,21 +103,7 @@ fn work_out(granted: &Granted, question: Operation, give: impl Fn(Answer) -> boo
                 }
             }
         }
-        Operation::Releases(app) => {
-            granted.allow(Action::Read, Some(&app))?;
-            let store = granted.store()?;
-            give(Answer::Standing(store.records().standing(&app)));
-            let mut before = u64::MAX;
-            loop {
-                let records = store.records().before(&app, before, ROWS_PER_MESSAGE);
-                let records = records.map_err(|error| refusal(&error))?;
-                let Some(last) = records.last() else { break };
-                before = last.sequence;
-                if !give(Answer::Releases(records)) {
-                    break;
-                }
-            }
-        }
+        Operation::Releases(app) => list_releases(granted, &app, &give)?,
         Operation::Difference { from, to } => {
             granted.allow(Action::Read, Some(&from.app))?;
             granted.allow(Action::Read, Some(&to.app))?;
@@ -135,6 +121,14 @@ fn work_out(granted: &Granted, question: Operation, give: impl Fn(Answer) -> boo
         Operation::Destinations => {
             for part in deliveries::destinations(granted).chunks(ROWS_PER_MESSAGE) {
                 if !give(Answer::Destinations(part.to_vec())) {
+                    break;
+                }
+            }
+        }
+        Operation::Groups(app) => {
+            // With a thousand members each, one in a message.
+            for group in super::rollouts::groups(granted, app.as_ref())? {
+                if !give(Answer::Groups(vec![group])) {
                     break;
                 }
             }
@@ -173,6 +167,22 @@ fn work_out(granted: &Granted, question: Operation, give: impl Fn(Answer) -> boo
         | Operation::PlanDelivery { .. } => unreachable!("these are served by themselves"),
     }
     Ok(())
+}
+
+fn list_releases(granted: &Granted, app: &AppName, give: &impl Fn(Answer) -> bool) -> Result<(), Refusal> {
+    granted.allow(Action::Read, Some(app))?;
+    let store = granted.store()?;
+    give(Answer::Standing(store.records().standing(app)));
+    let mut before = u64::MAX;
+    loop {
+        let records = store.records().before(app, before, ROWS_PER_MESSAGE);
+        let records = records.map_err(|error| Refusal::of(&error))?;
+        let Some(last) = records.last() else { return Ok(()) };
+        before = last.sequence;
+        if !give(Answer::Releases(records)) {
+            return Ok(());
+        }
+    }
 }
 
 fn compare(

@@ -277,8 +277,12 @@ fn a_configuration_is_checked_before_anything_is_made() {
             home.run(arguments).failed(2, words).failed(2, "hint: ").failed(2, "whit.toml");
         }
     }
-    write_config(&destination("/nowhere/{app}"));
-    let told = home.run(&check).good();
+    let groups = "[groups.all]\ntargets = ['web-*']\ncanary = 1\n[groups.one]\ntargets = ['web-1']\n";
+    write_config(&format!("{}{groups}", destination("/nowhere/{app}")));
+    let checked = home.run(&check);
+    assert!(checked.err.contains("groups `all` and `one` share targets web-* and web-1"), "{checked:?}");
+    let told = checked.good();
     assert!(told.contains("whit.toml: good") && told.contains("web: /nowhere/{app}"), "{told}");
+    assert!(told.contains("group        all: targets web-*; bake 0s, batch 1, canary 1,"), "{told}");
     assert!(!Path::new(&home.path("data")).exists(), "nothing was made");
 }

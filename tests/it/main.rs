@@ -72,6 +72,7 @@ mod going_back;
 mod rollout_machine;
 mod rolled_out;
 mod rollout_ends;
+mod rollout_waits;
 mod rollouts;
 mod services;
 mod space_view;

@@ -178,10 +178,18 @@ fn a_canary_fails_goes_back_and_the_release_that_mends_it_reaches_all() {
     let to = ["--to", "all"];
     let failed = site.push("v2", "bad-web-1", &to);
     let failed = failed.failed(9, "rolled back, as 1 of 4 members failed");
-    assert!(failed.err.contains("batch 1 of 3") && failed.err.contains("whit targets app"), "{failed:?}");
     // It goes back to the end.
     let after = failed.err.split("goes back").nth(1).unwrap_or_default();
     assert!(!after.contains("0 of 4 confirmed"), "{failed:?}");
+    // Who failed and why stays with the rollout.
+    let why = "failed (web-1: the check did not succeed within";
+    assert!(failed.err.contains("batch 1 of 3") && failed.err.contains(why), "{failed:?}");
+    let id = site.rollouts()[0]["id"].as_str().expect("an id").to_owned();
+    assert!(failed.err.contains(&format!("`whit rollouts {id}` shows each member")), "{failed:?}");
+    let listed = site.run(&["rollouts", &id]).good();
+    assert!(listed.contains("is back; had failed: the check did not succeed within"), "{listed}");
+    assert!(site.rollouts()[0]["members"][0]["before"]["failed"]["reason"].is_string());
+    site.run(&["rollouts", "5499220e-99"]).failed(3, "there is no rollout 5499220e-99");
     assert!(site.all_show("v1"));
     assert_eq!(site.current(), "v1");
     assert_eq!(site.log("web-1"), ["released v1", "released v2", "rolled_back v1"]);

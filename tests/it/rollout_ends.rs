@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use ground::faults::{Fault, Faulty as _};
 use ground::ids::{AppName, SpaceName};
 use ground::pattern::Pattern;
-use protocol::wire::{RolloutState, RolloutSteering};
+use protocol::wire::{RolloutState, RolloutStatus, RolloutSteering, RolloutWait};
 use whit::agent::push::PushOptions;
 use whit::ledger::{Change, Error, Key, Leases, Ledger, Result, Retired, Table};
 
@@ -144,7 +144,13 @@ async fn a_panic_in_a_rollout_ends_no_other() {
         fleet.push("first", &["edges"]).await.expect("pushed");
         fleet.push("second", &["goods"]).await.expect("pushed");
         assert_eq!(fleet.ended(2).await.state, RolloutState::Succeeded);
-        let id = fleet.rollout(1, |status| status.state == RolloutState::Waiting { behind: None }).await.id;
+        let is_told = |status: &RolloutStatus| {
+            let reason = "its step panicked".to_owned();
+            status.waits == Some(RolloutWait::Trouble { reason })
+        };
+        let waits = fleet.rollout(1, is_told).await;
+        assert_eq!(waits.state, RolloutState::Waiting { behind: None });
+        let id = waits.id;
         ledger.panics.store(false, Ordering::Relaxed);
         fleet.steer(id, RolloutSteering::Abort).await.expect("a person may end it");
         assert!(matches!(fleet.ended(1).await.state, RolloutState::Aborted { .. }));

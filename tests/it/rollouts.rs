@@ -46,6 +46,9 @@ async fn a_canary_that_refuses_a_release_keeps_it_from_all_others_also_under_a_n
             let status = fleet.ended(number).await;
             assert!(matches!(&status.state, RolloutState::RolledBack { reason } if reason == "1 of 4 members failed"));
             assert_eq!((status.batch, status.previous, status.release), (1, Some(first), bad));
+            let failed = &status.members[0];
+            assert_eq!((&failed.state, failed.failure()), (&RolloutMemberState::Returned, Some("the check failed")));
+            assert!(status.members[1..].iter().all(|member| member.failure().is_none() && member.before.is_none()));
             assert_eq!(fleet.current().await, first);
             for (target, watcher) in &fleet.watchers {
                 let machine = watcher.machine();

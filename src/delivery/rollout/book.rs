@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::broadcast;
 
-use super::{GroupRelease, Rollout};
+use super::{GroupRelease, Machine, Noted, Phase, Rollout};
 use crate::ledger::{self, Change, Key, Ledger, Table};
 use ground::ids::{AppName, DestinationName, ReleaseId, RolloutId, SpaceName};
 use ground::poison::Unpoisoned as _;
-use protocol::wire::RolloutStatus;
+use protocol::wire::{RolloutState, RolloutStatus, RolloutWait};
 
 /// Rollouts that ended last, of whatever group; with a thousand members each takes some 50 KB.
 const RECENT: usize = 100;
@@ -41,8 +41,8 @@ struct State {
     /// The releases of groups, of the spaces that were read.
     groups: HashMap<Place, GroupRelease>,
     read: HashSet<SpaceName>,
-    /// The rollouts of other groups that rollouts wait for.
-    waits: HashMap<u64, u64>,
+    /// What the last looks at rollouts under way saw, where that is anything.
+    noted: HashMap<u64, Noted>,
 }
 
 impl Book {
@@ -141,19 +141,29 @@ impl Book {
         Ok(())
     }
 
-    /// Notes which rollout of another group one waits for, or that it waits for none.
-    pub fn note_wait(&self, number: u64, behind: Option<u64>) {
+    /// Notes what a look at a rollout saw, in memory only.
+    pub fn note(&self, number: u64, noted: Noted) {
         let mut state = self.state();
-        let before = match behind {
-            Some(behind) => state.waits.insert(number, behind),
-            None => state.waits.remove(&number),
-        };
-        let rollout = state.rollouts.get(&number).filter(|_| before != behind && behind.is_some());
+        let before = state.noted.remove(&number).unwrap_or_default();
+        let is_new = noted != before;
+        if noted != Noted::default() {
+            state.noted.insert(number, noted);
+        }
+        if !is_new {
+            return;
+        }
+        let rollout = state.rollouts.get(&number);
         let status = rollout.map(|rollout| (rollout.space.clone(), self.status(&state, number, rollout)));
-        // Nobody may watch.
         if let Some(status) = status {
+            // Nobody may watch.
             drop(self.changes.send(Arc::new(status)));
         }
+    }
+
+    /// Notes why a look at a rollout failed, in memory only.
+    pub fn note_trouble(&self, number: u64, reason: String) {
+        let noted = self.state().noted.get(&number).cloned().unwrap_or_default();
+        self.note(number, Noted { waits: Some(RolloutWait::Trouble { reason }), ..noted });
     }
 
     /// Returns the rollouts that have not ended, in the order in which they were asked for.
@@ -177,10 +187,32 @@ impl Book {
         state.rollouts.values().rev().find(is_it).map(Arc::clone)
     }
 
-    /// Returns whether a release came with an earlier rollout of the group of the one with this number.
-    pub fn came_before(&self, number: u64, like: &Rollout, release: ReleaseId) -> bool {
+    /// Returns the releases that a group had, newest first: those of its rollouts that succeeded, and the one before the oldest of them.
+    pub fn succeeded(&self, space: &SpaceName, app: &AppName, group: &DestinationName) -> Vec<ReleaseId> {
         let state = self.state();
-        state.rollouts.range(..number).any(|(_, it)| it.release == release && it.is_of_same_group(like))
+        let is_it = |it: &&Arc<Rollout>| {
+            (&it.space, &it.app, &it.group) == (space, app, group)
+                && matches!(it.ended, Some((RolloutState::Succeeded, _)))
+        };
+        let releases = |it: &Arc<Rollout>| [Some(it.release), it.previous];
+        state.rollouts.values().rev().filter(is_it).flat_map(releases).flatten().collect()
+    }
+
+    /// Returns whether an earlier rollout of the application than the one with this number made a release current, at a time in
+    /// seconds since 1970.
+    pub fn came_before(&self, number: u64, like: &Rollout, release: ReleaseId, at: u64) -> bool {
+        let state = self.state();
+        state.rollouts.range(..number).any(|(_, it)| {
+            // It ends once it has moved it.
+            let moved = match (&it.ended, it.machine.as_ref().map(Machine::phase)) {
+                (Some((state, ended)), _) => *state == RolloutState::Succeeded && *ended >= at,
+                (None, phase) => matches!(phase, Some(Phase::Over(RolloutState::Succeeded))),
+            };
+            moved
+                && it.moves_current
+                && it.release == release
+                && (&it.space, &it.app) == (&like.space, &like.app)
+        })
     }
 
     /// Returns, of the rollouts of a space after a number, the first `most` that are wanted, in rising order.
@@ -270,6 +302,9 @@ impl Book {
         let rollout = Arc::new(rollout);
         let mut state = self.state();
         state.rollouts.insert(number, Arc::clone(&rollout));
+        if rollout.ended.is_some() {
+            state.noted.remove(&number);
+        }
         let status = self.status(&state, number, &rollout);
         // Nobody may watch.
         drop(self.changes.send(Arc::new((rollout.space.clone(), status))));
@@ -281,9 +316,10 @@ impl Book {
         };
         let waits = rollout.ended.is_none() && rollout.machine.is_none();
         let of_group = || state.rollouts.range(..number).find(|(_, other)| is_before(other));
-        let behind = || of_group().map(|(number, _)| number).or_else(|| state.waits.get(&number));
-        let behind = if waits { behind().map(|number| self.id(*number)) } else { None };
-        rollout.status(self.id(number), behind)
+        let noted = state.noted.get(&number).cloned().unwrap_or_default();
+        let behind = || of_group().map(|(number, _)| *number).or(noted.behind);
+        let behind = if waits { behind().map(|number| self.id(number)) } else { None };
+        rollout.status(self.id(number), behind, &noted)
     }
 
     /// Forgets rollouts that ended long ago. The highest number stays, so that the next start gives it to no other.

@@ -55,6 +55,14 @@ pub enum Phase {
     Over(RolloutState),
 }
 
+/// Why no further batch has begun, and for how many seconds more.
+pub(super) enum Rest {
+    /// The last one is looked at.
+    Bakes(u64),
+    /// Too few members are well.
+    MinHealthy(u64),
+}
+
 impl Machine {
     /// Begins a rollout through members that all wait.
     pub fn new(rules: Rules, members: Vec<Member>) -> Self {
@@ -159,11 +167,15 @@ impl Machine {
             self.phase = Phase::Over(RolloutState::Failed { reason });
             return;
         }
-        for Member { state, strayed, stays } in &mut self.members {
-            *state = match std::mem::take(state) {
-                MemberState::Waiting if !*strayed || *stays => MemberState::Waiting,
-                MemberState::Failed { reason } if *stays => MemberState::Failed { reason },
-                _ if *stays => MemberState::Failed { reason: STAYS.to_owned() },
+        for member in &mut self.members {
+            let (strayed, stays) = (member.strayed, member.stays);
+            if !stays && (strayed || member.state != MemberState::Waiting) {
+                member.leave();
+            }
+            member.state = match std::mem::take(&mut member.state) {
+                MemberState::Waiting if !strayed || stays => MemberState::Waiting,
+                MemberState::Failed { reason } if stays => MemberState::Failed { reason },
+                _ if stays => MemberState::Failed { reason: STAYS.to_owned() },
                 // Those that serve go a batch at a time.
                 MemberState::Waiting | MemberState::Confirmed => MemberState::Leaving,
                 _ => MemberState::Returning { at: self.age },
@@ -182,21 +194,51 @@ impl Machine {
 
     /// Leaves out the reasons why members failed, but for the first `most`.
     pub(super) fn forget_reasons(&mut self, most: usize) {
-        let reasons = self.members.iter_mut().filter_map(|member| match &mut member.state {
-            MemberState::Failed { reason } | MemberState::NotReturned { reason } => Some(reason),
-            _ => None,
+        let reasons = self.members.iter_mut().flat_map(|member| {
+            let state = match &mut member.state {
+                MemberState::Failed { reason } | MemberState::NotReturned { reason } => Some(reason),
+                _ => None,
+            };
+            state.into_iter().chain([&mut member.left_because])
         });
-        reasons.skip(most).for_each(String::clear);
+        reasons.filter(|reason| !reason.is_empty()).skip(most).for_each(String::clear);
     }
 
-    fn canary(&self) -> usize {
+    /// Returns why no further batch has begun although all members of the last one are through, and for how many seconds more.
+    pub(super) fn rest(&self) -> Option<Rest> {
+        let (rested, bake) = (self.rested?, self.rules.bake);
+        let is_waiting = self.phase == Phase::Forward
+            && self.held.is_none()
+            && self.count(|state| *state == MemberState::Waiting) > 0;
+        let passed = self.age.saturating_sub(rested);
+        let most = bake.saturating_add(self.rules.healthy_within);
+        match is_waiting {
+            true if self.begun > 0 && passed < bake => Some(Rest::Bakes(bake - passed)),
+            true => Some(Rest::MinHealthy(most.saturating_sub(passed))),
+            false => None,
+        }
+    }
+
+    /// Returns for how many seconds more a member in a state is waited for, if it is.
+    pub(super) fn time_left(&self, state: &MemberState) -> Option<u64> {
+        let Rules { healthy_within, healthy_for, .. } = self.rules;
+        let (since, within) = match state {
+            MemberState::Given { at } | MemberState::Returning { at } => (*at, healthy_within),
+            MemberState::Proving { since, .. } => (*since, healthy_for),
+            _ => return None,
+        };
+        Some(within.saturating_sub(self.age.saturating_sub(since)))
+    }
+
+    /// Returns how many of the first members are canaries.
+    pub fn canaries(&self) -> usize {
         self.rules.canary.rounded_up(self.members.len())
     }
 
     /// Returns how many canaries have yet to get the release: a batch may have had no room for all of them.
     fn canaries_left(&self) -> usize {
         let waiting = self.count(|state| *state == MemberState::Waiting);
-        self.canary().saturating_sub(self.members.len() - waiting)
+        self.canaries().saturating_sub(self.members.len() - waiting)
     }
 
     /// The most members at a time.
@@ -260,7 +302,7 @@ impl Machine {
         let fewest = self.rules.min_healthy.map_or(0, |share| share.rounded_up(all));
         let new_failures = failures.saturating_sub(self.accepted as usize);
         // While no other has begun.
-        let are_canaries = all - self.count(|state| *state == MemberState::Waiting) <= self.canary();
+        let are_canaries = all - self.count(|state| *state == MemberState::Waiting) <= self.canaries();
         let is_failed = new_failures > most
             || (new_failures > 0 && (are_canaries || failures == all || all - failures < fewest));
         if is_failed && self.on_failure(self.failure_text(failures)) {

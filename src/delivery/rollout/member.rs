@@ -12,6 +12,64 @@ pub struct Member {
     /// True if there is no other release that it could go back to.
     #[serde(default)]
     pub stays: bool,
+    /// How far it had come when it was told to go back.
+    #[serde(default)]
+    pub left: Left,
+    /// Why it had failed then; empty if it had not.
+    #[serde(default)]
+    pub left_because: String,
+}
+
+/// How far a member had come when it was told to go back. A number in the ledger, as a thousand members fit in a value.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "u8", from = "u8")]
+pub enum Left {
+    /// It was not told to.
+    #[default]
+    Nothing,
+    /// Its batch had not begun.
+    Waiting,
+    /// It was to have the release.
+    Given,
+    /// It had confirmed the release, and was to stay so for a while.
+    Proving,
+    /// It had confirmed the release.
+    Confirmed,
+    /// It had failed.
+    Failed,
+}
+
+const LEFT: [Left; 6] =
+    [Left::Nothing, Left::Waiting, Left::Given, Left::Proving, Left::Confirmed, Left::Failed];
+
+impl From<Left> for u8 {
+    fn from(left: Left) -> Self {
+        left as Self
+    }
+}
+
+impl From<u8> for Left {
+    fn from(number: u8) -> Self {
+        LEFT.get(usize::from(number)).copied().unwrap_or_default()
+    }
+}
+
+impl Member {
+    /// Notes how far it is, before it is told to go back.
+    pub(super) fn leave(&mut self) {
+        self.left = match &self.state {
+            MemberState::Waiting => Left::Waiting,
+            MemberState::Given { .. } => Left::Given,
+            MemberState::Proving { .. } => Left::Proving,
+            MemberState::Confirmed => Left::Confirmed,
+            MemberState::Failed { reason } => {
+                self.left_because.clone_from(reason);
+                Left::Failed
+            }
+            // It goes back already.
+            _ => self.left,
+        };
+    }
 }
 
 /// How far a member is. Times are ages of the rollout.
@@ -69,6 +127,11 @@ pub struct Sight {
 }
 
 impl MemberState {
+    /// Returns whether the rollout waits for it to have the release, or to go back.
+    pub fn is_awaited(&self) -> bool {
+        self.is_under_way() || matches!(self, Self::Returning { .. })
+    }
+
     /// Returns whether it is to have the release, and has not been sure of it for long enough.
     pub fn is_under_way(&self) -> bool {
         matches!(self, Self::Given { .. } | Self::Proving { .. })

@@ -8,11 +8,13 @@ mod rules;
 mod member;
 mod machine;
 mod stored;
+mod status;
 mod book;
 
 pub use book::{Book, Changed};
 pub use machine::{Machine, Phase};
-pub use member::{Member, MemberState, Sight};
-pub use rules::{Group, Groups, OnFailure, OnNewer, Rules};
+pub use member::{Left, Member, MemberState, Sight};
+pub use rules::{Group, Groups, OnFailure, OnNewer, Rules, shared};
 pub use share::Share;
+pub use status::Noted;
 pub use stored::{GroupRelease, MEMBERS_MAX, OwnRelease, Rollout, StoredMember, shortened};

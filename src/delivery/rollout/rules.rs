@@ -23,9 +23,61 @@ pub struct Group {
 }
 
 impl Group {
+    /// Returns the targets that are named without a pattern: they are members also where they never came.
+    pub fn named_targets(&self) -> impl Iterator<Item = TargetName> {
+        self.targets.iter().filter(|pattern| pattern.is_name()).filter_map(|name| name.as_str().parse().ok())
+    }
+
     /// Returns whether a target is a member.
     pub fn has_target(&self, name: &TargetName) -> bool {
         self.targets.iter().any(|pattern| pattern.matches(name.as_str()))
+    }
+}
+
+/// Returns what two groups share, of what can be seen without knowing the targets: the groups' names, and a pattern of each or the
+/// destination.
+pub fn shared(groups: &Groups) -> Vec<(DestinationName, DestinationName, String)> {
+    let mut found = Vec::new();
+    for (place, (name, group)) in groups.iter().enumerate() {
+        for (other_name, other) in groups.iter().skip(place + 1) {
+            let both = group.targets.iter().flat_map(|one| other.targets.iter().map(move |two| (one, two)));
+            let targets = both.filter(|(one, two)| one.meets(two)).map(|(one, two)| {
+                let (one, two) = (one.as_str(), two.as_str());
+                if one == two { format!("targets {one}") } else { format!("targets {one} and {two}") }
+            });
+            let edges = group.destinations.iter().filter(|edge| other.destinations.contains(edge));
+            let edges = edges.map(|edge| format!("destination {edge}"));
+            found.extend(targets.chain(edges).map(|what| (name.clone(), other_name.clone(), what)));
+        }
+    }
+    found
+}
+
+impl Rules {
+    /// Returns each rule by its key in a configuration, as it is written there.
+    pub fn by_key(&self) -> BTreeMap<String, String> {
+        let seconds = |seconds: u64| format!("{seconds}s");
+        let on_failure = match self.on_failure {
+            OnFailure::Rollback => "rollback",
+            OnFailure::Hold => "hold",
+            OnFailure::Continue => "continue",
+        };
+        let on_newer = match self.on_newer {
+            OnNewer::Supersede => "supersede",
+            OnNewer::Wait => "wait",
+        };
+        let all = [
+            ("canary", self.canary.to_string()),
+            ("batch", self.batch.to_string()),
+            ("bake", seconds(self.bake)),
+            ("max_failures", self.max_failures.to_string()),
+            ("healthy_within", seconds(self.healthy_within)),
+            ("healthy_for", seconds(self.healthy_for)),
+            ("on_failure", on_failure.to_owned()),
+            ("on_newer", on_newer.to_owned()),
+        ];
+        let fewest = self.min_healthy.map(|share| ("min_healthy", share.to_string()));
+        all.into_iter().chain(fewest).map(|(key, value)| (key.to_owned(), value)).collect()
     }
 }
 

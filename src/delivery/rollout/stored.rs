@@ -2,15 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Machine, Member, MemberState, Phase};
+use super::Machine;
 use crate::ledger::VALUE_BYTES_MAX;
 use format::value;
 use ground::escape;
-use ground::ids::{
-    ActionName, AppName, DeliveryId, DestinationName, ReleaseId, RolloutId, SpaceName, UserName,
-};
+use ground::ids::{ActionName, AppName, DestinationName, ReleaseId, RolloutId, SpaceName, UserName};
 use protocol::token::TokenId;
-use protocol::wire::{MemberName, RolloutMember, RolloutMemberState, RolloutState, RolloutStatus};
+use protocol::wire::{MemberName, RolloutState};
 
 /// First byte of a rollout's value (FORMAT 5.5).
 const VERSION: u8 = 2;
@@ -61,6 +59,12 @@ pub struct Rollout {
     /// The releases that members had of their own, each once.
     #[serde(default)]
     pub own: Vec<OwnRelease>,
+    /// The release that stays current although it succeeded, as somebody asked for that later.
+    #[serde(default)]
+    pub current_stays: Option<ReleaseId>,
+    /// The release that it takes back: bad once this one is current instead.
+    #[serde(default)]
+    pub takes_back: Option<ReleaseId>,
 }
 
 /// A release that a member had before a rollout, and its group had not.
@@ -135,60 +139,6 @@ impl Rollout {
         let machine = rollout.machine.as_ref().map_or(0, |machine| machine.members().len());
         let is_last = |ended: &(RolloutState, u64)| ended.0.is_last();
         (machine == rollout.members.len() && rollout.ended.as_ref().is_none_or(is_last)).then_some(rollout)
-    }
-
-    /// Returns what people see of it; `behind` is the rollout that it waits for.
-    pub fn status(&self, id: RolloutId, behind: Option<RolloutId>) -> RolloutStatus {
-        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let (batch, batches) = self.machine.as_ref().map(Machine::batches).unwrap_or_default();
-        let state = match (&self.ended, &self.machine) {
-            (Some((state, _)), _) => state.clone(),
-            (None, None) => RolloutState::Waiting { behind },
-            (None, Some(machine)) => match (machine.phase(), machine.held()) {
-                (_, Some(reason)) => RolloutState::Held { reason: reason.to_owned() },
-                (Phase::Back { reason } | Phase::Over(RolloutState::RolledBack { reason }), None) => {
-                    RolloutState::RollingBack { reason: reason.clone() }
-                }
-                (Phase::Over(_) | Phase::Forward, None) => RolloutState::Running,
-            },
-        };
-        let states = self.machine.iter().flat_map(Machine::members);
-        let member = |(member, state): (&StoredMember, &Member)| RolloutMember {
-            name: member.name.clone(),
-            delivery: member
-                .return_delivery
-                .or(member.delivery)
-                .map(|number| DeliveryId { proxy: id.proxy, number }),
-            state: seen(&state.state),
-        };
-        RolloutStatus {
-            id,
-            group: self.group.clone(),
-            app: self.app.clone(),
-            release: self.release,
-            previous: self.previous,
-            user: self.user.clone(),
-            because: self.because.clone(),
-            asked: self.asked,
-            ended: self.ended.as_ref().map(|(_, at)| *at),
-            state,
-            batch: number(batch),
-            batches: number(batches),
-            members: self.members.iter().zip(states).map(member).collect(),
-        }
-    }
-}
-
-fn seen(state: &MemberState) -> RolloutMemberState {
-    match state {
-        MemberState::Waiting => RolloutMemberState::Waiting,
-        MemberState::Given { .. } => RolloutMemberState::Updating,
-        MemberState::Proving { .. } => RolloutMemberState::Proving,
-        MemberState::Confirmed => RolloutMemberState::Confirmed,
-        MemberState::Failed { reason } => RolloutMemberState::Failed { reason: reason.clone() },
-        MemberState::Leaving | MemberState::Returning { .. } => RolloutMemberState::Returning,
-        MemberState::Returned => RolloutMemberState::Returned,
-        MemberState::NotReturned { reason } => RolloutMemberState::NotReturned { reason: reason.clone() },
     }
 }
 

@@ -12,9 +12,10 @@ mod operation;
 mod parcel;
 mod possession;
 mod sketches;
+mod targets;
+mod groups;
 mod query;
 mod reply;
-mod targets;
 
 pub use batch::{
     Batch, BatchError, SegmentBatch, pack_names, pack_short_names, unpack_names, unpack_short_names,
@@ -23,19 +24,20 @@ pub use deliveries::{
     CheckStep, DeliveriesWanted, DeliveryPlan, DeliveryStatus, DestinationCheck, DestinationDropped,
     DestinationStatus, Steering,
 };
+pub use groups::{GroupApp, GroupMember, GroupStatus};
 pub use head::RequestHead;
 pub use marks::Marks;
 pub use operation::Operation;
 pub use parcel::{Basis, BlockSums, Cut, Parcel, ParcelError, RecordAnswer, RecordQuery, Section, Span};
 pub use possession::{Challenge, Possession};
 pub use query::{
-    Answer, ArchiveStatistics, ArchivesMet, Change, ChangeKind, LogEntry, MethodStatistics, Moved, Primed,
-    ProxyInfo, PushHint, SizeClass, Statistics, UserStatistics,
+    Answer, ArchiveStatistics, ArchivesMet, Change, ChangeKind, GroupHas, LogEntry, MethodStatistics, Moved,
+    Primed, ProxyInfo, PushHint, SizeClass, Statistics, UserStatistics,
 };
 pub use sketches::Sketches;
 pub use targets::{
     FromTarget, ListedTarget, MemberName, RolloutMember, RolloutMemberState, RolloutState, RolloutStatus,
-    RolloutSteering, TargetStatus, ToTarget, Wanted, Watching,
+    RolloutSteering, RolloutWait, TargetStatus, ToTarget, Wanted, Watching,
 };
 
 use serde::{Deserialize, Serialize};

@@ -183,6 +183,8 @@ pub enum Operation {
         /// True to hear of changes.
         watch: bool,
     },
+    /// The groups that the token allows, and their members and releases of an application, or of all that the token may read.
+    Groups(Option<AppName>),
     /// Hold, resume or end a rollout.
     SteerRollout {
         /// Which.
@@ -228,6 +230,7 @@ impl Operation {
             | Self::ForgetTarget { .. }
             | Self::UnassignTarget { .. }
             | Self::Rollouts { .. }
+            | Self::Groups(_)
             | Self::SteerRollout { .. } => Vec::new(),
         }
     }

@@ -3,13 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DeliveryPlan, DeliveryStatus, DestinationCheck, DestinationDropped, DestinationStatus, LinkSeen,
-    ListedTarget, Refusal, RolloutStatus,
+    DeliveryPlan, DeliveryStatus, DestinationCheck, DestinationDropped, DestinationStatus, GroupStatus,
+    LinkSeen, ListedTarget, Refusal, RolloutStatus,
 };
 use format::current::{CurrentEntry, MovedBy, Standing};
 use format::maintenance::{Collected, Removal, Verified};
 use format::record::{AppSummary, DeliveryEvent, Record};
-use ground::ids::{AppName, Label, ReleaseId, RolloutId, SpaceName, UserName};
+use ground::ids::{AppName, DestinationName, Label, ReleaseId, RolloutId, SpaceName, UserName};
 
 /// A part of an answer; the stream's end ends it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +67,8 @@ pub enum Answer {
     RollsOut(RolloutId),
     /// Some rollouts; none says only that the proxy is there.
     Rollouts(Vec<RolloutStatus>),
+    /// Some groups.
+    Groups(Vec<GroupStatus>),
 }
 
 /// What helps an agent to choose how to push.
@@ -117,6 +119,17 @@ pub struct Moved {
     pub number: Option<u64>,
     /// True if the release before is bad from now on.
     pub rolled_back: bool,
+    /// The groups that have another release: their members keep that. Those that the token allows.
+    pub groups: Vec<GroupHas>,
+}
+
+/// A group, and the release that it has of an application.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupHas {
+    /// The group.
+    pub group: DestinationName,
+    /// The release.
+    pub release: ReleaseId,
 }
 
 /// An entry of the log of current releases.

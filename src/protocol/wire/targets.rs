@@ -106,6 +106,38 @@ pub struct RolloutStatus {
     pub batches: u32,
     /// The group's members, in the order in which they get the release; none before it begins.
     pub members: Vec<RolloutMember>,
+    /// How many of the first members are canaries.
+    pub canaries: u32,
+    /// What it waits for, besides members that are to confirm or go back.
+    pub waits: Option<RolloutWait>,
+    /// The release that stays current although the rollout has succeeded, as it was asked for later.
+    pub current_stays: Option<ReleaseId>,
+}
+
+/// What a rollout waits for. Times are seconds since 1970, as it looks now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RolloutWait {
+    /// The proxy has started, and members may come back.
+    ComesBack {
+        /// Until when.
+        until: u64,
+    },
+    /// The last batch is looked at before the next one begins.
+    Bakes {
+        /// Until when.
+        until: u64,
+    },
+    /// More members are to be well before the next batch begins.
+    MinHealthy {
+        /// When that has failed.
+        until: u64,
+    },
+    /// What it does cannot be done, or written down; it is tried again each second.
+    Trouble {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// How far a rollout is. The last states have the names by which version 1 of its value (FORMAT 5.5) knew them, too.
@@ -174,6 +206,24 @@ pub struct RolloutMember {
     pub delivery: Option<DeliveryId>,
     /// How far it is.
     pub state: RolloutMemberState,
+    /// How far it was when it was told to go back; none of one that was not.
+    pub before: Option<RolloutMemberState>,
+    /// True if it is not there while the rollout waits for it.
+    pub away: bool,
+    /// Until when the rollout waits for it, as it looks now, in seconds since 1970.
+    pub until: Option<u64>,
+}
+
+impl RolloutMember {
+    /// Returns why it failed, also if it has gone back since.
+    pub fn failure(&self) -> Option<&str> {
+        match (&self.state, &self.before) {
+            (RolloutMemberState::Failed { reason }, _) | (_, Some(RolloutMemberState::Failed { reason })) => {
+                Some(reason)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// A member of a group.

@@ -90,6 +90,8 @@ impl Granted {
             machine: None,
             ended: None,
             own: Vec::new(),
+            current_stays: None,
+            takes_back: None,
         })
     }
 }

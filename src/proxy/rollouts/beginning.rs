@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 
 use super::ending::finish;
-use super::members::{Error, Known, boxed};
+use super::members::{Error, Known, boxed, never_seen};
 use super::turn::Turn;
 use crate::delivery::rollout::{
-    GroupRelease, MEMBERS_MAX, Machine, Member, MemberState, OnNewer, OwnRelease, Phase, Rollout, Rules,
-    StoredMember,
+    GroupRelease, MEMBERS_MAX, Machine, Member, MemberState, Noted, OnNewer, OwnRelease, Phase, Rollout,
+    Rules, StoredMember,
 };
 use crate::proxy::targets::find;
 use crate::store::Store;
@@ -50,13 +50,18 @@ pub(super) fn begin(turn: &Turn<'_>, rollout: &Rollout) -> Result<(), Error> {
     });
     let looks = Looks { store: &store, rollout, previous, left: left.as_deref() };
     let mut found = Vec::new();
-    for status in Known::of(turn.shared, rollout)?.of_group(group) {
+    let known = Known::of(turn.shared, rollout)?;
+    for status in known.of_group(group) {
         found.push(looks.target(status)?);
     }
+    let unseen = never_seen(turn.shared, space, group).map_err(boxed)?;
+    let away = |target| Found { name: MemberName::Target(target), own: None, strayed: false };
+    found.extend(unseen.into_iter().map(away));
     for destination in &group.destinations {
         found.push(looks.destination(destination)?);
     }
-    found.sort_by(|one, other| (one.name.as_str(), &one.name).cmp(&(other.name.as_str(), &other.name)));
+    // Targets first, by name, as they check themselves.
+    found.sort_by(|one, other| one.name.cmp(&other.name));
     found.dedup_by(|one, other| one.name == other.name);
     let ours: HashSet<&MemberName> = found.iter().map(|found| &found.name).collect();
     let is_taken = |other: &Rollout| {
@@ -66,7 +71,8 @@ pub(super) fn begin(turn: &Turn<'_>, rollout: &Rollout) -> Result<(), Error> {
             && theirs.any(|theirs| ours.contains(&theirs.name))
     };
     let taken = under_way.iter().find(|(_, other)| is_taken(other));
-    turn.book().note_wait(turn.number, taken.map(|(number, _)| *number));
+    let behind = taken.map(|(number, _)| *number);
+    turn.book().note(turn.number, Noted { behind, ..Noted::default() });
     if taken.is_some() {
         return Ok(());
     }

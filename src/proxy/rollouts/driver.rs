@@ -20,13 +20,13 @@ use super::ending::{finish, happened, write_told};
 use super::members::{Error, Known, boxed, deliver, take_back};
 use super::turn::Turn;
 use crate::delivery::actions::Event;
-use crate::delivery::rollout::{Machine, Phase, Rollout};
+use crate::delivery::rollout::{Machine, Member, Noted, Phase, Rollout, Sight};
 use crate::net::blocking;
 use disk::crash_points;
 use disk::files::{self, OnPath as _};
 use ground::faults::Fault;
 use ground::ids::{RolloutId, UserName};
-use protocol::wire::{Refusal, RolloutState, RolloutSteering};
+use protocol::wire::{Refusal, RolloutState, RolloutSteering, RolloutWait};
 
 /// How soon a change is seen while rollouts are under way.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -94,7 +94,7 @@ fn run(weak: &Weak<Shared>) {
             let clock = clocks.entry(number).or_insert_with(|| Clock {
                 last: Instant::now(),
                 written: 0,
-                taken_up: rollout.machine.is_some().then(Instant::now),
+                taken_up: rollout.machine.is_some().then(|| (Instant::now(), now())),
                 rests_until: None,
             });
             if !is_due && clock.last.elapsed() < REST_EVERY && clock.written > 0 {
@@ -108,9 +108,11 @@ fn run(weak: &Weak<Shared>) {
                 Some(Ok(())) => {}
                 Some(Err(error)) => {
                     tracing::warn!(%id, %error, "a rollout cannot go on; it is tried again in a second");
+                    shared.rollouts.book.note_trouble(number, error.to_string());
                 }
                 None => {
                     tracing::error!(%id, "a rollout cannot go on: its step panicked; it is tried again in a minute");
+                    shared.rollouts.book.note_trouble(number, "its step panicked".to_owned());
                     clock.rests_until = Some(Instant::now() + PANIC_REST);
                 }
             }
@@ -124,8 +126,8 @@ struct Clock {
     last: Instant,
     /// Its age as the ledger has it; at least 1 once it was looked at.
     written: u64,
-    /// When the proxy found it under way at its start.
-    taken_up: Option<Instant>,
+    /// When the proxy found it under way at its start; also in seconds since 1970.
+    taken_up: Option<(Instant, u64)>,
     /// When it is looked at again, after a panic.
     rests_until: Option<Instant>,
 }
@@ -149,9 +151,10 @@ impl Turn<'_> {
         let sights = known.look(self.shared, self.id(), rollout);
         let Some(changed) = &mut next.machine else { return Ok(()) };
         // Nobody is blamed for the proxy's start.
-        let come_back = clock.taken_up.is_some_and(|start| start.elapsed() < COMES_BACK)
-            && sights.iter().any(|sight| !sight.reachable);
-        changed.pass(if come_back { 0 } else { passed });
+        let comes_back = clock
+            .taken_up
+            .filter(|(start, _)| start.elapsed() < COMES_BACK && sights.iter().any(|sight| !sight.reachable));
+        changed.pass(if comes_back.is_some() { 0 } else { passed });
         changed.step(&sights);
         let age = changed.age();
         let is_changed = !changed.is_like(machine);
@@ -175,10 +178,20 @@ impl Turn<'_> {
             if !keeps {
                 take_back(self.shared, self.id(), &next)?;
             }
-            finish(self, next, state)?;
+            return finish(self, next, state);
         }
+        let waits =
+            comes_back.map(|(_, start)| RolloutWait::ComesBack { until: start + COMES_BACK.as_secs() });
+        self.book().note(self.number, Noted { behind: None, waits, away: away(&next, &sights) });
         Ok(())
     }
+}
+
+/// Returns the places of the members that are not there while the rollout waits for them.
+fn away(rollout: &Rollout, sights: &[Sight]) -> Vec<usize> {
+    let members = rollout.machine.iter().flat_map(Machine::members).zip(sights).enumerate();
+    let is_away = |(member, sight): (&Member, &Sight)| member.state.is_awaited() && !sight.reachable;
+    members.filter(|(_, seen)| is_away(*seen)).map(|(place, _)| place).collect()
 }
 
 /// Holds, resumes or ends a rollout, durably.

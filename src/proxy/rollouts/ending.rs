@@ -4,10 +4,11 @@ use super::super::audit::Entry;
 use super::super::now;
 use super::members::{Error, boxed, settle};
 use super::turn::Turn;
-use crate::delivery::actions::{Changed, Event, Happened};
+use crate::delivery::actions::{Changed, Event, Happened, Planned};
 use crate::delivery::rollout::{GroupRelease, Rollout};
-use crate::store::Mover;
+use crate::store::{Mover, Together};
 use disk::crash_points;
+use ground::ids::ReleaseId;
 use protocol::wire::RolloutState;
 
 /// Does what follows from the end of a rollout in a last state and then, in one transaction with what actions are told, writes the
@@ -16,9 +17,11 @@ pub(super) fn finish(turn: &Turn<'_>, mut rollout: Rollout, mut state: RolloutSt
     let (shared, id) = (turn.shared, turn.id());
     let mut release = None;
     if state == RolloutState::Succeeded {
-        if let Err(reason) = move_current(turn, &rollout)? {
+        let moved = move_current(turn, &rollout)?;
+        if let Err(reason) = moved {
             state = RolloutState::Failed { reason };
         } else {
+            rollout.current_stays = moved.ok().flatten();
             if let Some(group) = shared.rollouts.group(&rollout.group) {
                 settle(shared, id, group, &rollout)?;
             }
@@ -58,8 +61,9 @@ pub(super) fn finish(turn: &Turn<'_>, mut rollout: Rollout, mut state: RolloutSt
     Ok(())
 }
 
-/// Makes the release current. Returns why it cannot be, if the release is gone.
-fn move_current(turn: &Turn<'_>, rollout: &Rollout) -> Result<Result<(), String>, Error> {
+/// Makes the release current, unless somebody asked for the one that is current after the rollout was asked for: then that stays,
+/// and is returned. Returns why it cannot be, if the release is gone.
+fn move_current(turn: &Turn<'_>, rollout: &Rollout) -> Result<Result<Option<ReleaseId>, String>, Error> {
     let Rollout { app, release, user, token, group, because, .. } = rollout;
     let store = turn.store(rollout)?;
     let records = store.records();
@@ -68,23 +72,38 @@ fn move_current(turn: &Turn<'_>, rollout: &Rollout) -> Result<Result<(), String>
         return Ok(Err("the release was removed before it could be made current".to_owned()));
     }
     if !rollout.moves_current || records.standing(app).current == Some(*release) {
-        return Ok(Ok(()));
+        return Ok(Ok(None));
     }
     let id = turn.id();
     let moved = records.log(app, u64::MAX, 1).map_err(boxed)?;
-    if moved.iter().any(|(_, last)| {
-        let is_ours = |last| turn.book().came_before(turn.number, rollout, last);
-        last.time > rollout.asked && last.release.is_some_and(|last| !is_ours(last))
-    }) {
-        tracing::warn!(%id, %app, "the current release was moved after the rollout was asked for, and stays");
-        return Ok(Ok(()));
+    let last = moved.first().filter(|(_, last)| last.time > rollout.asked);
+    if let Some((time, current)) = last.and_then(|(_, last)| Some((last.time, last.release?)))
+        && !turn.book().came_before(turn.number, rollout, current, time)
+    {
+        let current_id = current.short();
+        tracing::warn!(%id, %app, current_id, "the current release was asked for after the rollout, and stays");
+        return Ok(Ok(Some(current)));
     }
     let said = because.as_ref().map(|because| format!(": {because}")).unwrap_or_default();
     let because = format!("rollout {id} to {group}{said}");
     let token = token.to_string();
     let mover = Mover { user, token: &token, time: now(), because: Some(&because) };
-    records.promote(app, release, &mover, Vec::new).map_err(boxed)?;
-    Ok(Ok(()))
+    let Some(left) = rollout.takes_back.filter(|left| records.standing(app).current == Some(*left)) else {
+        records.promote(app, release, &mover, Vec::new).map_err(boxed)?;
+        return Ok(Ok(None));
+    };
+    let (actions, mut notices) = (&turn.shared.actions, Planned::default());
+    let more = |number, _: &_| {
+        let told = happened(turn, rollout, Event::RolledBack, rollout.because.as_deref());
+        notices = actions.plan(&Happened { previous: Some(left), ..told }, &[], Some(number));
+        Together { before: notices.changes(), after: Vec::new() }
+    };
+    if let Err(error) = records.roll_back(app, (&left, release), &mover, more) {
+        actions.settle(notices);
+        return Err(boxed(error));
+    }
+    actions.enter(notices);
+    Ok(Ok(None))
 }
 
 /// Writes down how far a rollout is and, in the same transaction and before that, the hooks and webhooks that are to hear of it. A crash

@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use super::super::Shared;
 use crate::delivery::Delivery;
 use crate::delivery::rollout::{Group, MemberState, Phase, Rollout, Sight, StoredMember, shortened};
+use crate::ledger;
 use disk::clock::now;
 use format::record::DeliveryState;
 use format::target::{Assignment, TargetReport, TargetState};
 use ground::faults::{Fault, Faulty};
-use ground::ids::{DestinationName, ReleaseId, RolloutId, TargetName};
+use ground::ids::{DestinationName, ReleaseId, RolloutId, SpaceName, TargetName};
 use protocol::wire::{MemberName, TargetStatus};
 
 /// Why members could not be looked at, or told.
@@ -61,6 +62,24 @@ impl Known {
         });
         tell(shared, rollout, &told.collect::<Vec<_>>())
     }
+}
+
+/// Returns the targets that a group names without a pattern, and that never came, of whatever application: they are away, or
+/// misspelt. Blocks for the ledger.
+pub(super) fn never_seen(
+    shared: &Shared,
+    space: &SpaceName,
+    group: &Group,
+) -> ledger::Result<Vec<TargetName>> {
+    let mut names: Vec<TargetName> = group.named_targets().collect();
+    if names.is_empty() {
+        return Ok(names);
+    }
+    for app in shared.targets.apps_of(space)? {
+        let known = shared.targets.known(space, &app)?;
+        names.retain(|name| known.iter().all(|status| status.target != *name));
+    }
+    Ok(names)
 }
 
 /// Tells targets what they are to have, or that no group says so any more.

@@ -10,6 +10,7 @@ mod turn;
 mod ending;
 mod beginning;
 mod driver;
+mod groups;
 mod list;
 
 use std::sync::{Mutex, mpsc};
@@ -26,6 +27,7 @@ use protocol::wire::{MemberName, Refusal, RolloutSteering};
 
 pub(super) use asked::split;
 pub(super) use driver::Driver;
+pub(super) use groups::{before, groups, others};
 pub(super) use list::{list, steer};
 
 /// The rollouts of a proxy, and its groups.

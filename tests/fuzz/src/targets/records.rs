@@ -197,6 +197,8 @@ fn a_rollout(release: ReleaseId) -> Rollout {
         machine: Some(machine),
         ended: None,
         own: Vec::new(),
+        current_stays: None,
+        takes_back: None,
     }
 }
 

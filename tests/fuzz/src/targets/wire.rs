@@ -427,7 +427,8 @@ fn seeds_of_the_current_release() -> Vec<(u8, Vec<u8>)> {
     let (labels, then) = (|| vec![word("stable")], || vec![word("restart")]);
     let [one, two] = [1_u8, 2].map(|number| ReleaseId::of(&[number]));
     let standing = Standing { current: Some(one), previous: Some(two), bad: vec![two] };
-    let moved = Moved { record: record(), from: Some(two), number: Some(3), rolled_back: true };
+    let moved =
+        Moved { record: record(), from: Some(two), number: Some(3), rolled_back: true, groups: Vec::new() };
     let entry = LogEntry {
         number: 3,
         release: one,
