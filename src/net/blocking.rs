@@ -86,6 +86,44 @@ impl<T> Drop for Whole<T> {
     }
 }
 
+/// Work that ends soon once it is told to: dropping the future waits for that, as long as its time says.
+#[derive(Debug)]
+#[must_use = "as of other work"]
+pub struct Ending<T> {
+    /// None once its result was taken.
+    running: Option<Running<T>>,
+    time: Duration,
+}
+
+/// Starts work that ends soon once it is told to, which whoever drops its future does before; `time` bounds the wait then.
+pub fn start_ending<T: Send + 'static>(
+    time: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Ending<T> {
+    Ending { running: Some(start(work)), time }
+}
+
+impl<T> Future for Ending<T> {
+    type Output = Result<T, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let running = self.running.as_mut().expect("it is not polled after its end");
+        let result = Pin::new(running).poll(context);
+        if result.is_ready() {
+            self.running = None;
+        }
+        result
+    }
+}
+
+impl<T> Drop for Ending<T> {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            drop(wait(running, self.time));
+        }
+    }
+}
+
 impl<T> Future for Running<T> {
     type Output = Result<T, Error>;
 
@@ -155,6 +193,24 @@ mod tests {
             done.send(()).expect("somebody looks");
         }));
         assert!(ended.try_recv().is_ok());
+    }
+
+    #[tokio::test]
+    async fn dropped_work_that_was_told_to_end_is_waited_for_within_its_time() {
+        let (done, ended) = std::sync::mpsc::channel();
+        let (tell, told) = std::sync::mpsc::channel::<()>();
+        let working = start_ending(Duration::from_secs(600), move || {
+            assert!(told.recv().is_err());
+            std::thread::sleep(Duration::from_millis(20));
+            done.send(()).expect("somebody looks");
+        });
+        drop(tell);
+        drop(working);
+        assert!(ended.try_recv().is_ok());
+        let (tell, told) = std::sync::mpsc::channel::<()>();
+        drop(start_ending(Duration::from_millis(1), move || told.recv()));
+        drop(tell);
+        assert_eq!(start_ending(Duration::ZERO, || 7).await.expect("it ends well"), 7);
     }
 
     #[tokio::test]

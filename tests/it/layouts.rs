@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -88,6 +88,42 @@ fn what_a_user_changed_is_set_aside_and_stays_in_the_copy_that_is_kept() {
     home.run(&["pull", "--rollback", "copy"]).good();
     assert_eq!(fs::read_to_string(copy.join("lib/3")).expect("it is there"), "mine");
     assert_eq!(fs::read_to_string(copy.join("version")).expect("it is there"), "1");
+}
+
+/// Changes a file in place, and gives it the time of modification that it had.
+fn edit_unseen(path: &Path) {
+    let before = fs::metadata(path).expect("it is there");
+    let file = fs::File::options().write(true).open(path).expect("opened");
+    file.write_all_at(b"mine", 0).expect("written");
+    file.set_modified(before.modified().expect("a time")).expect("set");
+}
+
+#[test]
+fn a_file_that_was_changed_and_got_its_time_back_is_set_aside_whatever_happened_to_the_mark() {
+    let home = home(6);
+    let copy = home.path("copy");
+    let pull = |label: &str, more: &[&str]| {
+        settle();
+        home.run(&[&["pull", &format!("app@{label}"), "copy", "--json"], more].concat()).json()
+    };
+    // The third mark is whole, and its files have names in the directory before: the fourth pull makes a base of it.
+    for label in ["v1", "v2", "v3"] {
+        pull(label, &[]);
+    }
+    settle();
+    edit_unseen(&copy.join("lib/3"));
+    let pulled = pull("v4", &[]);
+    assert_eq!(pulled["set_aside"]["some"][0], "lib/3", "{pulled}");
+    pull("v5", &["--keep", "2"]);
+    settle();
+    edit_unseen(&copy.join("lib/4"));
+    let pulled = pull("v6", &[]);
+    assert_eq!(pulled["set_aside"]["some"][0], "lib/4", "{pulled}");
+    settle();
+    home.run(&["pull", "--rollback", "copy"]).good();
+    let pulled = pull("v5", &[]);
+    assert_eq!(pulled["set_aside"]["some"][0], "lib/4", "what came back was not as it was put: {pulled}");
+    assert_same(&home.path("tree-5"), &copy);
 }
 
 /// Returns what changes where a file, folder or link is written: its number, and when it last changed.
@@ -312,6 +348,16 @@ fn a_directory_that_cannot_be_exchanged_is_told_before_anything_is_fetched() {
         let ran = ran.failed(4, "cannot be exchanged");
         assert!(ran.err.contains("--layout releases"), "{ran:?}");
         assert!(!home.path(".copy.whit/store").exists() && !home.path(".copy.whit/trial").exists());
+    }
+    // Nor is a pull that has switched a failed one because a base cannot be removed.
+    let base = home.path(".copy.whit/0123456789abcdef.base");
+    fs::write(&base, "").expect("written");
+    let flag = |flag: &str| Command::new("chattr").arg(flag).arg(&base).status();
+    if flag("+i").is_ok_and(|done| done.success()) {
+        let ran = home.run(&["pull", "app@v2", "copy"]);
+        flag("-i").expect("it ran");
+        ran.good();
+        assert_same(&home.path("tree-2"), &home.path("copy"));
     }
     for label in ["v1", "v2", "v2"] {
         pull(&home, label, &["--layout", "releases"]);

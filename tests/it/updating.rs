@@ -278,6 +278,25 @@ async fn what_cannot_be_stopped_stays_and_is_started_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_update_that_fails_before_its_switch_leaves_the_copy_to_go_back_to() {
+    for layout in LAYOUTS {
+        let (mut site, releases) = Site::new(layout, &["", "fails-stop", ""]).await;
+        site.keep = Some(2);
+        let target = site.target();
+        for release in &releases[..2] {
+            site.update(&target, release, None).await;
+        }
+        assert_eq!(site.update(&target, &releases[2], None).await, Outcome::Again);
+        site.shows(2);
+        drop(target);
+        let options = PlaceOptions { layout: None, otherwise: layout, shared: None };
+        let mut place = Place::open(&site.dir, &options, &ground::monitor::Silent).expect("a place");
+        place.go_back(None, &ground::monitor::Silent).expect("there is one");
+        site.shows(1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_update_that_was_ended_before_its_switch_changes_nothing() {
     let (site, releases) = Site::new(Layout::Releases, &["", ""]).await;
     let target = site.target();

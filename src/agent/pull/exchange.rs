@@ -94,6 +94,7 @@ impl Staging {
             files::rename(&self.mark_path(), &self.previous_mark_path())?;
         }
         match next {
+            // It may have been shown for long: which files only lost a name since is not known any more.
             Some(next) if is_at(&next, self.target())? => self.take_next_mark(),
             // It was about to come back.
             Some(next) if is_at(&next, &copy)? => {
@@ -151,6 +152,10 @@ impl Staging {
         // In this order: as long as something of the old tree is there, its own mark is, by which a later pull knows what the user
         // had changed in it.
         crash_points::point("pull.removed");
+        // Up to now files of the new tree lost the names that they had in the old one.
+        if let Some(next) = self.next_mark()? {
+            next.note_named();
+        }
         self.take_next_mark()?;
         Ok(aside)
     }
@@ -225,13 +230,10 @@ impl Staging {
         Ok(files::rename(&self.mark_path(), &self.previous_mark_path())?)
     }
 
-    /// Makes the new tree's mark the directory's. The old tree is gone, and with it names of files that the new one has as well.
+    /// Makes the new tree's mark the directory's.
     fn take_next_mark(&self) -> Result<()> {
-        // Its time of change, by which files are known that lost those names, is that of its new name.
-        if let Some(next) = self.next_mark()? {
-            next.note_read(next.read);
-        }
         files::rename(&self.next_mark_path(), &self.mark_path())?;
-        self.remove_unused_bases()
+        self.remove_unused_bases();
+        Ok(())
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::directory_view::{FetchOptions, PullView};
 use super::fetched_chunks::FetchedChunks;
@@ -32,6 +32,11 @@ const REPLIES_AHEAD: usize = 4;
 const ARCHIVE_BYTES_USUAL: u64 = 32 * 1024 * 1024;
 /// How long to wait for the reason of a proxy that has refused: it is on its way.
 const HEAR_OUT: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether what is in memory is to be written, while the proxy says nothing.
+const LOOK_EACH: Duration = Duration::from_secs(2);
+/// How long a pull that is dropped waits until what it has fetched is written: 64 MiB to a slow disk.
+pub const LEAVE_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// A release that the directory holds, or whose chunks are all here.
 #[derive(Debug)]
@@ -96,11 +101,15 @@ impl Fetch {
         let (sender, receiver) = session.request(&operation).await?;
         let (replies_in, replies) = mpsc::channel(REPLIES_AHEAD);
         let (requests, requests_in) = mpsc::channel(PULL_REQUESTS_OPEN);
-        // Dropped with this future: then the thread sees the end, and ends too.
         let _reader = OwnedTask::start(read(receiver, replies_in));
         let writer = OwnedTask::start(write(sender, requests_in, session.renewals()));
-        let talk = Talk { replies, requests, runtime: Handle::current() };
-        let fetched = blocking::start(move || self.converse(talk, have)).await??;
+        let (is_wanted, ended) = oneshot::channel();
+        let talk =
+            Talk { replies, requests, ended, store: Arc::clone(&self.store), runtime: Handle::current() };
+        let mut conversing = blocking::start_ending(LEAVE_TIME_MAX, move || self.converse(talk, have));
+        // Dropped with this future, before the other: then the thread sees the end, and ends too.
+        let _is_wanted: oneshot::Sender<()> = is_wanted;
+        let fetched = (&mut conversing).await??;
         writer.await.unwrap_or(Err(Error::Ended))?;
         Ok(fetched)
     }
@@ -147,13 +156,28 @@ impl Fetch {
 struct Talk {
     replies: mpsc::Receiver<Result<PullReply>>,
     requests: mpsc::Sender<PullRequest>,
+    /// Ends once nobody wants the release any more.
+    ended: oneshot::Receiver<()>,
+    store: Arc<FetchedChunks>,
     runtime: Handle,
 }
 
 impl Talk {
-    /// Waits for the proxy's next message.
+    /// Waits for the proxy's next message. What is in memory for long goes to the disk meanwhile.
     fn reply(&mut self) -> Result<PullReply> {
-        self.replies.blocking_recv().unwrap_or(Err(Error::Ended))
+        loop {
+            let reply = async {
+                tokio::select! {
+                    biased;
+                    _ = &mut self.ended => None,
+                    reply = self.replies.recv() => reply,
+                }
+            };
+            if let Some(reply) = blocking::wait(reply, LOOK_EACH) {
+                return reply.unwrap_or(Err(Error::Ended));
+            }
+            self.store.write_old();
+        }
     }
 
     /// Sends a request. There is room for as many as may be open.

@@ -83,13 +83,16 @@ impl FetchedChunks {
     ///
     /// # Errors
     /// The store cannot be written to.
-    pub fn append(&self, frame: Frame) -> store::Result<()> {
+    pub fn append(&self, mut frame: Frame) -> store::Result<()> {
+        // A compressor leaves room for what could not be made smaller.
+        frame.payload.shrink_to_fit();
+        frame.chunks.shrink_to_fit();
         let mut held = self.held();
         let number = held.frames.len();
         for chunk in &frame.chunks {
             held.chunks.insert(chunk.id, (number, chunk.bytes));
         }
-        held.bytes += frame_bytes(frame.chunks.len(), frame.payload.len());
+        held.bytes += frame_bytes(frame.chunks.capacity(), frame.payload.capacity());
         held.bytes += CHUNK_OVERHEAD_BYTES * frame.chunks.len();
         held.since.get_or_insert_with(Instant::now);
         held.frames.push(Arc::new(frame));
@@ -151,6 +154,16 @@ impl FetchedChunks {
         self.store.close();
     }
 
+    /// Writes what is in memory for long to the store, as far as the disk lets.
+    pub(super) fn write_old(&self) {
+        let mut held = self.held();
+        if held.is_old()
+            && let Err(error) = self.write(&mut held)
+        {
+            tracing::debug!(%error, "fetched chunks are not written yet");
+        }
+    }
+
     /// Returns a reader for one thread.
     pub(super) fn reader(&self) -> FetchedReader<'_> {
         FetchedReader { chunks: self, zstd: None, decoded: DecodedFrames::default(), stored: None }
@@ -180,11 +193,16 @@ impl FetchedChunks {
 }
 
 impl Drop for FetchedChunks {
-    /// A pull that was dropped leaves what it had fetched.
+    /// A pull that was dropped leaves what it had fetched. Waits for the disk, on a thread that may be held up.
     fn drop(&mut self) {
-        if !self.is_passing && !self.held().frames.is_empty() {
-            self.leave();
+        if self.is_passing || self.held().frames.is_empty() {
+            return;
         }
+        std::thread::scope(|scope| {
+            let leaving = std::thread::Builder::new().spawn_scoped(scope, || self.leave());
+            // Without a thread it is fetched again.
+            drop(leaving.map(std::thread::ScopedJoinHandle::join));
+        });
     }
 }
 
@@ -295,6 +313,20 @@ mod tests {
     }
 
     #[test]
+    fn what_was_compressed_takes_the_memory_that_is_counted() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let fetched = FetchedChunks::new(folder.path().join("store"));
+        let mut compressor = Compressor::new(LEVEL_FAST);
+        let content = vec![7; 256 * 1024];
+        let frame = Frame::compress(FrameKind::Content, [content.as_slice()], &mut compressor);
+        assert!(frame.payload.capacity() > 10 * frame.payload.len(), "as a compressor leaves it");
+        fetched.append(frame).expect("appended");
+        let held = fetched.held();
+        assert!(held.frames.iter().map(|frame| frame.payload.capacity()).sum::<usize>() <= held.bytes);
+        assert!(held.bytes < 10_000, "{}", held.bytes);
+    }
+
+    #[test]
     fn what_came_long_ago_goes_to_the_store() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let fetched = FetchedChunks::new(folder.path().join("store"));
@@ -304,5 +336,12 @@ mod tests {
         fetched.append(frame(2, 5000).1).expect("appended");
         assert!(fetched.held().frames.is_empty() && fetched.store.if_open().is_some());
         assert!(reads(&fetched, &first));
+        // Also where nothing comes any more.
+        fetched.append(frame(3, 5000).1).expect("appended");
+        fetched.write_old();
+        assert_eq!(fetched.held().frames.len(), 1);
+        fetched.held().since = Instant::now().checked_sub(HELD_FOR_MAX * 2);
+        fetched.write_old();
+        assert!(fetched.held().frames.is_empty());
     }
 }

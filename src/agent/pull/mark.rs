@@ -7,12 +7,12 @@
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{Statx, StatxFlags};
+use rustix::fs::{Statx, StatxFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
@@ -109,8 +109,8 @@ pub(super) struct Beginning {
     /// had read those of which only the time of change differed.
     #[serde(default)]
     pub relinked_until: Option<i64>,
-    /// True if whit removed earlier names of files until the mark got its own name: up to then, by the mark's time of change, a change
-    /// of a file counts as such a removal.
+    /// True if whit removed earlier names of files until the mark got its own name: up to then, where its time of modification
+    /// says when, a change of a file counts as such a removal.
     #[serde(default)]
     pub relinks_until_named: bool,
 }
@@ -122,6 +122,8 @@ pub(super) enum Mark {
     None,
     /// An older whit's, which names the release alone.
     Earlier(ReleaseId),
+    /// A mark of this directory whose base is not there: nothing is known of its content.
+    Baseless(FolderId),
     /// A whole mark.
     Whole(Box<Placed>),
 }
@@ -135,8 +137,9 @@ pub(super) struct Placed {
     pub root: Option<Root>,
     /// When the directory was last written, or read and found as it says, in nanoseconds since 1970.
     pub read: i64,
-    /// When the mark got its name or was last noted to be read, by its time of change.
-    named: i64,
+    /// When the mark got its name or was last noted to be read, by its time of modification. Its time of change says neither: a
+    /// base of it, and its moves while copies are kept, change that.
+    noted: i64,
     /// The mark's hash.
     pub check: Check,
     /// The bytes of its file.
@@ -165,15 +168,26 @@ impl Mark {
         let Some(check) = PartReader::check(&mut file, metadata.len()).on("read", path)? else {
             return Ok(Self::None);
         };
-        let base = |check: &Check| Ok(MarkBase::open(bases, check)?.map(Arc::new));
-        let Some(begun) = Begun::read(file, base).on("read", path)? else { return Ok(Self::None) };
+        let mut lacks_base = false;
+        let base = |check: &Check| {
+            let base = MarkBase::open(bases, check)?;
+            lacks_base = base.is_none();
+            Ok(base.map(Arc::new))
+        };
+        let again = file.try_clone().on("open", path)?;
+        let Some(begun) = Begun::read(file, base).on("read", path)? else {
+            let begun = if lacks_base { Begun::begin(again).on("read", path)? } else { None };
+            return Ok(begun.map_or(Self::None, |(_, beginning)| Self::Baseless(beginning.folder)));
+        };
         let Begun { beginning, root, base, .. } = begun;
-        let stat = Stat::of(&metadata);
+        let noted = Stat::of(&metadata).modified;
+        let was_soon = (0..NAMED_WITHIN).contains(&noted.saturating_sub(beginning.began));
+        let is_named = beginning.relinks_until_named && was_soon;
         Ok(Self::Whole(Box::new(Placed {
             beginning,
             root,
-            read: stat.modified,
-            named: stat.changed,
+            read: if is_named { beginning.began } else { noted },
+            noted,
             check,
             bytes: metadata.len(),
             base,
@@ -198,10 +212,8 @@ impl Begun {
         file: File,
         open_base: impl FnOnce(&Check) -> io::Result<Option<Arc<MarkBase>>>,
     ) -> io::Result<Option<Self>> {
-        let Some(mut parts) = PartReader::open(file)? else { return Ok(None) };
+        let Some((parts, beginning)) = Self::begin(file)? else { return Ok(None) };
         let version = parts.version();
-        let beginning = parts.next()?.and_then(|part| rmp_serde::from_slice(&part).ok());
-        let Some(beginning) = beginning.filter(|_| (1..=VERSION).contains(&version)) else { return Ok(None) };
         let mut begun = Self { beginning, root: None, base: None, rebuilding: Rebuilding::default(), parts };
         if version >= VERSION_BASED {
             let based = begun.parts.next()?.and_then(|part| rmp_serde::from_slice::<Based>(&part).ok());
@@ -216,6 +228,15 @@ impl Begun {
             begun.root = begun.next_part()?.and_then(|part| Root::decode(&part).ok());
         }
         Ok(Some(begun).filter(|begun| begun.root.is_some() == (version >= VERSION_ROOTED)))
+    }
+
+    /// Reads the beginning alone; none where this is no mark.
+    fn begin(mut file: File) -> io::Result<Option<(PartReader, Beginning)>> {
+        file.rewind()?;
+        let Some(mut parts) = PartReader::open(file)? else { return Ok(None) };
+        let beginning = parts.next()?.and_then(|part| rmp_serde::from_slice(&part).ok());
+        let beginning = beginning.filter(|_| (1..=VERSION).contains(&parts.version()));
+        Ok(beginning.map(|beginning| (parts, beginning)))
     }
 
     fn next_part(&mut self) -> io::Result<Option<Vec<u8>>> {
@@ -254,15 +275,25 @@ impl Placed {
         drop(File::options().write(true).open(&self.path).and_then(|file| set_read(&file, began)));
     }
 
+    /// Notes that the mark gets its name now, by its file system's clock: up to now whit changed linked files. If that fails, they are read.
+    pub fn note_named(&self) {
+        if !self.beginning.relinks_until_named {
+            return;
+        }
+        let of = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
+        let times = Timestamps { last_access: of(UTIME_OMIT), last_modification: of(UTIME_NOW) };
+        if let Ok(file) = File::options().write(true).open(&self.path) {
+            rustix::fs::futimens(&file, &times).unwrap_or_default();
+        }
+    }
+
     /// Returns whether an entry looks as it did when `put` was taken, its device aside: devices get other numbers when a machine
     /// starts. Its names may have changed until it was read, or whit had removed the earlier ones of the files that it linked.
     pub fn is_same(&self, put: &Stat, found: &Stat) -> bool {
-        let Beginning { began, relinked_until, relinks_until_named, .. } = self.beginning;
-        let was_soon = (0..NAMED_WITHIN).contains(&self.named.saturating_sub(began));
-        let named = (relinks_until_named && was_soon).then_some(self.named);
-        let until = [relinked_until, named].into_iter().flatten().fold(self.read, i64::max);
-        let changed =
-            if (put.changed..=until).contains(&found.changed) { put.changed } else { found.changed };
+        let until = self.read.max(self.noted).max(self.beginning.relinked_until.unwrap_or(i64::MIN));
+        // Nothing was linked into the directory before there was one: an earlier time is that of a clock that was set back.
+        let since = self.beginning.folder.born.unwrap_or(put.changed).max(put.changed);
+        let changed = if (since..=until).contains(&found.changed) { put.changed } else { found.changed };
         Stat { device: 0, ..*put } == Stat { device: 0, changed, ..*found }
     }
 

@@ -16,8 +16,8 @@ use super::mark_parts::{Check, PART_BYTES_MAX, PartReader};
 use delta::compression::{LEVEL_DEFAULT, compress_against, decompress_against};
 use disk::files::{self, OnPath};
 
-/// The end of a base's name, after the first 16 digits of its hash.
-const NAME_END: &str = ".base";
+/// The end of a base's name, after the first 16 digits of its hash and a dot.
+const NAME_END: &str = "base";
 
 /// Parts of a base: its root, and its segments with their stats.
 #[derive(Debug)]
@@ -39,11 +39,13 @@ impl MarkBase {
     /// Opens the base with this hash in `folder`; none where it is not there, or damaged.
     ///
     /// # Errors
-    /// The disk's.
+    /// The disk's, with the path of the base.
     pub fn open(folder: &Path, check: &Check) -> io::Result<Option<Self>> {
-        match Self::of(&path(folder, check)) {
+        let path = path(folder, check);
+        match Self::of(&path) {
             Err(error) if is_damage(&error) => Ok(None),
-            base => Ok(base?.filter(|base| base.check == *check)),
+            Err(error) => Err(io::Error::new(error.kind(), format!("its base {}: {error}", path.display()))),
+            Ok(base) => Ok(base.filter(|base| base.check == *check)),
         }
     }
 
@@ -61,24 +63,32 @@ impl MarkBase {
         Self::open(folder, check).on("read", &path)
     }
 
-    /// Removes the bases in `folder` that none of these marks names. Removes none if one cannot be read.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn remove_unused(folder: &Path, marks: &[PathBuf]) -> files::Result<()> {
-        let is_base = |path: &PathBuf| path.to_str().is_some_and(|path| path.ends_with(NAME_END));
-        let mut bases: Vec<PathBuf> = files::list(folder)?.into_iter().filter(is_base).collect();
-        if bases.is_empty() {
-            return Ok(());
-        }
-        for mark in marks {
-            match base_of(mark) {
-                Ok(Some(check)) => bases.retain(|base| *base != self::path(folder, &check)),
-                Ok(None) => {}
-                Err(_) => return Ok(()),
+    /// Removes the bases in `folder` that none of these marks names, and none if one cannot be read. What cannot be removed is in
+    /// nobody's way: the next pull tries again.
+    pub fn remove_unused(folder: &Path, marks: &[PathBuf]) {
+        let unused = Self::unused(folder, marks).unwrap_or_else(|error| {
+            tracing::debug!(%error, "bases of marks are not removed");
+            Vec::new()
+        });
+        for base in unused {
+            if let Err(error) = files::remove(&base) {
+                tracing::debug!(%error, "a base of marks is not removed");
             }
         }
-        bases.iter().try_for_each(|base| files::remove(base))
+    }
+
+    fn unused(folder: &Path, marks: &[PathBuf]) -> files::Result<Vec<PathBuf>> {
+        let is_base = |path: &PathBuf| path.extension().is_some_and(|end| end == NAME_END);
+        let mut bases: Vec<PathBuf> = files::list(folder)?.into_iter().filter(is_base).collect();
+        for mark in marks {
+            let named = match base_of(mark) {
+                // It counts as none.
+                Err(error) if is_damage(&error) => None,
+                named => named.on("read", mark)?,
+            };
+            bases.retain(|base| named.is_none_or(|check| *base != self::path(folder, &check)));
+        }
+        Ok(bases)
     }
 
     fn of(path: &Path) -> io::Result<Option<Self>> {
@@ -123,7 +133,7 @@ fn is_damage(error: &io::Error) -> bool {
 
 fn path(folder: &Path, check: &Check) -> PathBuf {
     let number = u64::from_be_bytes(*check.first_chunk().expect("a hash has 32 bytes"));
-    folder.join(format!("{number:016x}{NAME_END}"))
+    folder.join(format!("{number:016x}.{NAME_END}"))
 }
 
 /// The part of a mark that names its base: the hash, and the bytes of the marks that were written against it before this one.

@@ -115,14 +115,15 @@ impl PartWriter {
         self.add(bytes)
     }
 
-    /// Ends the mark, and returns its file, not synced.
+    /// Ends the mark, and returns its file, not synced, and its hash.
     ///
     /// # Errors
     /// The disk's.
-    pub fn end(mut self) -> io::Result<File> {
+    pub fn end(mut self) -> io::Result<(File, Check)> {
         self.add(&0u32.to_le_bytes())?;
-        self.file.write_all(self.hasher.finalize().as_bytes())?;
-        self.file.into_inner().map_err(io::IntoInnerError::into_error)
+        let check = self.hasher.finalize();
+        self.file.write_all(check.as_bytes())?;
+        Ok((self.file.into_inner().map_err(io::IntoInnerError::into_error)?, check.into()))
     }
 
     fn add(&mut self, bytes: &[u8]) -> io::Result<()> {

@@ -14,7 +14,7 @@ use serde_bytes::{ByteBuf, Bytes};
 
 use super::mark::{Beginning, Placed, VERSION, set_read, stat_of};
 use super::mark_base::{Based, Differing, MarkBase};
-use super::mark_parts::PartWriter;
+use super::mark_parts::{Check, PartWriter};
 use crate::agent::memory::Stat;
 use crate::agent::{Error, Result};
 use crate::restore::{Linked, Mapping};
@@ -79,7 +79,8 @@ pub(super) fn write(
         }
         writer.end().on("write", aside)?;
         Ok(began)
-    })
+    })?;
+    Ok(())
 }
 
 /// Returns the looks to note of an entry that is in the tree, and had the looks `was` in the directory before.
@@ -108,14 +109,14 @@ fn looks(item: &Item, found: &Statx, was: Option<Stat>) -> Stat {
 /// The disk, or a mark that cannot be read any more.
 pub(super) fn rewrite(
     path: &Path,
-    placed: &Placed,
+    placed: &mut Placed,
     read: i64,
     change: impl FnOnce(i64) -> Beginning,
 ) -> Result<()> {
     if placed.root.is_none() {
         return Ok(());
     }
-    publish(path, |parts, (now, aside)| {
+    let published = publish(path, |parts, (now, aside)| {
         let (mut records, names_base) = placed.records()?;
         parts.part(&encode(&change(now))).on("write", aside)?;
         if !names_base {
@@ -125,21 +126,28 @@ pub(super) fn rewrite(
             parts.part(&record).on("write", aside)?;
         }
         Ok(read)
-    })
+    });
+    (placed.check, placed.bytes) = published?;
+    Ok(())
 }
 
 /// Publishes a mark at `path`. `write` writes all but its end, and returns when the directory was last read; it is given the present time
-/// of the file system and the path of the file.
-fn publish(path: &Path, write: impl FnOnce(&mut PartWriter, (i64, &Path)) -> Result<i64>) -> Result<()> {
+/// of the file system and the path of the file. Returns the mark's hash and its bytes.
+fn publish(
+    path: &Path,
+    write: impl FnOnce(&mut PartWriter, (i64, &Path)) -> Result<i64>,
+) -> Result<(Check, u64)> {
     let (aside, file) = files::create_aside(path, 0o600)?;
     let written = time_of(&file).on("examine", &aside).map_err(Error::from).and_then(|now| {
         crash_points::half_on(path, ".half", &file, b"whitpull");
         let mut parts = PartWriter::new(file, VERSION).on("write", &aside)?;
         let read = write(&mut parts, (now, &aside))?;
-        let file = parts.end().on("write", &aside)?;
+        let (file, check) = parts.end().on("write", &aside)?;
         set_read(&file, read).and_then(|()| file.sync_all()).on("sync", &aside)?;
+        let bytes = file.metadata().on("examine", &aside)?.len();
         crash_points::on(path, ".written");
-        Ok(files::rename(&aside, path)?)
+        files::rename(&aside, path)?;
+        Ok((check, bytes))
     });
     written.inspect_err(|_| drop(std::fs::remove_file(&aside)))
 }
@@ -301,6 +309,24 @@ mod tests {
     }
 
     #[test]
+    fn a_linked_file_that_changed_before_the_directory_was_made_is_not_the_same() {
+        let marks = Marks(tempfile::tempdir().expect("a temporary folder"));
+        let release = marks.tree("old", &[1], None);
+        marks.mark("pulled", "old", &release, None);
+        let was = marks.open("pulled").expect("a mark");
+        std::thread::sleep(Duration::from_millis(50));
+        let release = marks.tree("new", &[1], Some("old"));
+        marks.mark("pulled-next", "new", &release, Some(&was));
+        let next = marks.open("pulled-next").expect("a mark");
+        let (_, put) = next.entries().expect("read").at(b"0000").expect("read").expect("a file");
+        let linked = stat_of(&files::examine(CWD, marks.at("new/0000"), AtFlags::empty()).expect("examined"));
+        assert!(linked.changed > put.changed && next.is_same(&put, &linked));
+        // As after a clock that was set back.
+        let edited = Stat { changed: put.changed + 1, ..linked };
+        assert!(!next.is_same(&put, &edited));
+    }
+
+    #[test]
     fn a_mark_of_a_release_that_differs_little_holds_the_difference_and_is_none_without_its_base() {
         let marks = Marks(tempfile::tempdir().expect("a temporary folder"));
         let mut contents: Vec<u64> = (0..1000).collect();
@@ -327,10 +353,14 @@ mod tests {
         assert_eq!(fs::metadata(&marks.bases()[0]).expect("a base").len(), whole);
 
         // Read again, with another beginning.
-        let change = |now| Beginning { relinked_until: Some(now), ..was.beginning };
-        rewrite(&marks.at("3.pulled"), &was, was.read, change).expect("written");
+        let beginning = was.beginning;
+        let change = |now| Beginning { relinked_until: Some(now), ..beginning };
+        let mut rewritten = was.clone();
+        rewrite(&marks.at("3.pulled"), &mut rewritten, was.read, change).expect("written");
         let again = marks.open("3.pulled").expect("a mark");
         assert!(again.beginning.relinked_until.is_some() && marks.is_as_put("3", &again));
+        assert_eq!((again.check, again.bytes), (rewritten.check, rewritten.bytes));
+        assert_ne!(again.check, was.check, "a base of it has its name");
         let count = |mark: &Placed| mark.parts().expect("read").collect::<Result<Vec<_>>>().expect("read");
         assert_eq!(count(&again), count(&was));
 
@@ -343,7 +373,7 @@ mod tests {
         }
         let unused = |marks: &Marks, names: &[&str]| {
             let names: Vec<PathBuf> = names.iter().map(|name| marks.at(name)).collect();
-            MarkBase::remove_unused(marks.0.path(), &names).expect("removed");
+            MarkBase::remove_unused(marks.0.path(), &names);
             marks.bases().len()
         };
         assert_eq!(unused(&marks, &["0.pulled", "3.pulled"]), 1, "it is named");
@@ -354,8 +384,16 @@ mod tests {
             fs::remove_file(&base).and_then(|()| fs::write(&base, part)).expect("written");
             assert!(marks.open("3.pulled").is_none());
         }
-        assert_eq!(unused(&marks, &["0.pulled", "absent"]), 0, "nobody names it");
+        // What is damaged names none.
+        fs::write(marks.at("damaged.pulled"), &bytes[..100]).expect("written");
+        assert_eq!(unused(&marks, &["0.pulled", "absent", "damaged.pulled"]), 0, "nobody names it");
         assert!(marks.open("3.pulled").is_none() && marks.open("0.pulled").is_some());
+        let baseless = Mark::open(&marks.at("3.pulled"), marks.0.path()).expect("read");
+        let of = folder_id(&marks.at("3")).expect("a folder");
+        assert!(
+            matches!(baseless, Mark::Baseless(folder) if folder.is(&of)),
+            "it is known which directory's it is"
+        );
     }
 
     #[test]

@@ -105,10 +105,13 @@ impl MarkedCopy {
         if is_whole && (is_late || found.read_by_change > 0) {
             // Times of change up to now are those of names that other copies got or lost. If this fails, it is read once more.
             let believed_since = placed.beginning.believed_since.filter(|_| !is_late);
-            let beginning = Beginning { relinked_until: Some(began), believed_since, ..placed.beginning };
+            let relinked_until = Some(began);
+            let beginning =
+                Beginning { relinked_until, relinks_until_named: false, believed_since, ..placed.beginning };
             placed.read = if is_late || placed.is_new(began) { began } else { placed.read };
             placed.beginning = beginning;
-            drop(mark_writer::rewrite(&place.mark, &placed, placed.read, |_| beginning));
+            let read = placed.read;
+            drop(mark_writer::rewrite(&place.mark, &mut placed, read, |_| beginning));
         } else if is_whole && found.read > 0 && placed.is_new(began) {
             placed.note_read(began);
             placed.read = began;
@@ -129,14 +132,21 @@ impl MarkedCopy {
         Ok(Self { placed: Some(placed), present: Arc::new(present), untouched, believed_since })
     }
 
-    /// Removes the bases in `folder` that no mark in it needs any more.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn remove_unused_bases(folder: &Path) -> Result<()> {
+    /// Notes that up to now copies were removed which shared files with the one of the mark at `mark`, just written. If that fails, those
+    /// files are read once more.
+    pub fn note_named(mark: &Path) {
+        if let Ok(Mark::Whole(placed)) = Mark::open(mark, mark.parent().unwrap_or(Path::new(""))) {
+            placed.note_named();
+        }
+    }
+
+    /// Removes the bases in `folder` that no mark in it needs any more, as far as the disk lets.
+    pub fn remove_unused_bases(folder: &Path) {
         let is_mark = |path: &PathBuf| path.extension().is_some_and(|end| end == "pulled");
-        let marks: Vec<PathBuf> = files::list(folder)?.into_iter().filter(is_mark).collect();
-        Ok(MarkBase::remove_unused(folder, &marks)?)
+        // Where it cannot be read, nothing is removed either.
+        let Ok(files) = files::list(folder) else { return };
+        let marks: Vec<PathBuf> = files.into_iter().filter(is_mark).collect();
+        MarkBase::remove_unused(folder, &marks);
     }
 
     /// Returns its content, which need not be fetched.
@@ -183,7 +193,7 @@ impl MarkedCopy {
             root: Some(root.id()),
             believed_since: has_linked.then_some(self.believed_since),
             relinked_until: has_linked.then_some(began),
-            relinks_until_named: false,
+            relinks_until_named: has_linked,
         };
         let tree = Written { tree, was: self.placed.as_ref(), linked };
         mark_writer::write(mark, &beginning, root, tree, segments(root, local)?)

@@ -24,7 +24,7 @@ mod publish;
 mod marked_copy;
 
 pub use directory_view::FetchOptions;
-pub use fetch::{Fetched, fetch};
+pub use fetch::{Fetched, LEAVE_TIME_MAX, fetch};
 pub use fetched_chunks::FetchedChunks;
 pub use local_chunks::{DirectoryChunks, LocalChunks};
 pub use marked_copy::{CopyPlace, MarkedCopy};

@@ -122,8 +122,8 @@ pub(super) fn prepare(
                 // As after a pull that linked them and failed. If this fails, they are read once more.
                 placed.beginning.relinked_until = Some(began);
                 placed.beginning.relinks_until_named = false;
-                let beginning = placed.beginning;
-                drop(mark_writer::rewrite(&staging.mark_path(), placed, placed.read, |_| beginning));
+                let (beginning, read) = (placed.beginning, placed.read);
+                drop(mark_writer::rewrite(&staging.mark_path(), placed, read, |_| beginning));
             }
             _ => {}
         }
@@ -157,7 +157,7 @@ pub(super) fn prepare(
         }
     };
     let is_believed = belief == Belief::Mark && scanned.is_none() && was_read_lately;
-    let (owner, placed) = ((found.stx_uid, found.stx_gid), placed.filter(|_| is_ours));
+    let (owner, mut placed) = ((found.stx_uid, found.stx_gid), placed.filter(|_| is_ours));
     let was = |placed, believed_since| Some(Was { owner, limit, placed, believed_since });
     if let Some(Beginning { release, root: Some(root), .. }) = held.filter(|_| is_believed)
         && let Some((placed, since)) = placed.clone().zip(since)
@@ -171,11 +171,11 @@ pub(super) fn prepare(
     // What was read says so too.
     let held = held.map(|held| held.release);
     let untouched = held.filter(|held| chunks.release() == Some(*held));
-    if let Some(placed) = placed.as_ref().filter(|_| untouched.is_some()) {
+    if let Some(placed) = placed.as_mut().filter(|_| untouched.is_some()) {
         placed.note_read(began);
-        if placed.beginning.believed_since.is_some() {
-            let change =
-                |_| Beginning { believed_since: None, relinks_until_named: false, ..placed.beginning };
+        let beginning = placed.beginning;
+        if beginning.believed_since.is_some() {
+            let change = |_| Beginning { believed_since: None, relinks_until_named: false, ..beginning };
             mark_writer::rewrite(&staging.mark_path(), placed, began, change)?;
         }
     }

@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use super::comparison::folder_id;
 use super::directory_view::FetchOptions;
-use super::fetch::fetch;
+use super::fetch::{LEAVE_TIME_MAX, fetch};
 use super::local_chunks::LocalChunks;
 use super::mark::{Beginning, Mark};
 use super::mark_writer::{self, Written};
@@ -19,7 +20,7 @@ use super::staging::{SetAside, Staging, is_there, marks_of};
 use super::unchanged::Unchanged;
 use crate::agent::memory;
 use crate::agent::{Error, Result, Session, blocking};
-use crate::net::blocking::start_whole;
+use crate::net::blocking::{CancelOnDrop, start_ending, start_whole};
 use crate::restore::{self, ChunkSource, Linkable, Previous, TreeOptions};
 use disk::crash_points;
 use disk::files::{self, Folder};
@@ -100,6 +101,8 @@ impl PlainDirectory {
     pub fn was_pulled(target: &Path) -> Result<Option<bool>> {
         let is_here = |mark: &Mark| match mark {
             Mark::Whole(mark) if target.is_dir() => Ok(mark.beginning.folder.is(&folder_id(target)?)),
+            // Also where its base went a moment ago, as in another pull that ends.
+            Mark::Baseless(folder) if target.is_dir() => Ok(folder.is(&folder_id(target)?)),
             _ => Ok::<_, Error>(false),
         };
         let marks = marks_of(target)?;
@@ -231,17 +234,21 @@ impl PlainDirectory {
         let (staging, store) = {
             let (monitor, target, before_switch) =
                 (Arc::clone(monitor), target.clone(), before_switch.take());
-            blocking(move || {
+            let cancel = CancelOnDrop::default();
+            let cancelled = cancel.cancelled();
+            let mut writing = start_ending(LEAVE_TIME_MAX, move || {
                 crash_points::point("pull.fetched");
                 let local = LocalChunks { present: present.chunks(), fetched: &store };
-                let written =
-                    write(&staging, &target, &root, &local, was.as_ref(), options, monitor.as_ref());
+                let how = (options, &*cancelled);
+                let written = write(&staging, &target, &root, &local, was.as_ref(), how, monitor.as_ref());
                 written.inspect_err(|_| store.leave())?;
                 crash_points::point("pull.tree");
                 before_switch.map_or(Ok(()), |before| before(&release)).inspect_err(|_| store.leave())?;
                 Ok::<_, Error>((staging, store))
-            })
-            .await?
+            });
+            // Dropped with this future, before the other.
+            let _cancel = cancel;
+            (&mut writing).await??
         };
         let stands_inside = is_inside(target);
         let set_aside = {
@@ -271,7 +278,7 @@ fn write(
     root: &Root,
     local: &LocalChunks<'_>,
     was: Option<&Was>,
-    options: PullOptions,
+    (options, cancelled): (PullOptions, &AtomicBool),
     monitor: &dyn Monitor,
 ) -> Result<()> {
     let tree = staging.tree();
@@ -284,6 +291,7 @@ fn write(
     let tree_options = TreeOptions {
         folder_mode: Some(mode),
         outside_links: options.outside_links,
+        cancelled: Some(cancelled),
         previous: previous.map(|(folder, root)| Previous {
             folder,
             root,

@@ -241,13 +241,10 @@ impl Staging {
         Ok(!has_fetched && !keeps)
     }
 
-    /// Removes the bases that no mark needs any more.
-    ///
-    /// # Errors
-    /// One cannot be removed.
-    pub fn remove_unused_bases(&self) -> Result<()> {
+    /// Removes the bases that no mark needs any more, as far as the disk lets.
+    pub fn remove_unused_bases(&self) {
         let marks = [self.mark_path(), self.next_mark_path(), self.previous_mark_path()];
-        Ok(MarkBase::remove_unused(&self.folder, &marks)?)
+        MarkBase::remove_unused(&self.folder, &marks);
     }
 
     /// Reads the mark of the new tree, if there is a whole one.
@@ -287,14 +284,15 @@ impl Staging {
             monitor.note(&format!("{} {these} the release's again", found.modes));
         }
         let added = found.added.iter().filter(|_| !deletes);
+        let edited = found.edited.len();
         let paths: Vec<&PathBuf> = found.edited.iter().chain(added).collect();
         if paths.is_empty() {
             return Ok(SetAside::default());
         }
         let into = self.new_folder(EDITED, &time_name())?;
-        for path in &paths {
-            let is_added = found.added.contains(path);
-            if keeps && !is_added && link_aside(was, &into, path).is_ok() {
+        for (number, path) in paths.iter().enumerate() {
+            let is_edited = number < edited;
+            if keeps && is_edited && link_aside(was, &into, path).is_ok() {
                 continue;
             }
             if let Err(error) = set_aside(was, &into, path) {

@@ -12,8 +12,8 @@ use std::time::Instant;
 use super::remembered::Remembered;
 use super::{Error, PlaceOptions, Result};
 use crate::agent::pull::{
-    BeforeSwitch, Belief, CopyPlace, FetchOptions, Fetched, FetchedChunks, Layout, LocalChunks, MarkedCopy,
-    Named, PlaceError, PullOptions, Pulled, Unchanged, fetch,
+    BeforeSwitch, Belief, CopyPlace, FetchOptions, Fetched, FetchedChunks, LEAVE_TIME_MAX, Layout,
+    LocalChunks, MarkedCopy, Named, PlaceError, PullOptions, Pulled, Unchanged, fetch,
 };
 use crate::agent::{self, Session};
 use crate::delivery::destination::{
@@ -194,11 +194,13 @@ impl ReleasesDirectory {
         };
         let is_held = shown == Some(fetched.root.release());
         let (pulled_of, monitor) = (fetched.root.release(), Arc::clone(monitor));
-        let (fetched, place, already, remembered) = start(move || {
+        let mut running = blocking::start_ending(LEAVE_TIME_MAX, move || {
             let (place, already, remembered) = writing.run(&fetched, is_held, &*monitor)?;
-            Ok((fetched, place, already, remembered))
-        })
-        .await?;
+            Ok::<_, Error>((fetched, place, already, remembered))
+        });
+        // Dropped with this future, before the other.
+        let _cancel = cancel;
+        let (fetched, place, already, remembered) = (&mut running).await.map_err(agent::Error::from)??;
         self.remembered = remembered;
         let unchanged = is_held && already;
         let pulled = Pulled::new(session, &fetched, Layout::Releases, (self.path(), &place), unchanged);
@@ -263,7 +265,7 @@ impl Writing {
         let shown = shown.inspect_err(|_| self.store.leave())?;
         crash_points::point("pull.after");
         self.store.remove().map_err(agent::Error::from)?;
-        MarkedCopy::remove_unused_bases(self.open.private().path())?;
+        MarkedCopy::remove_unused_bases(self.open.private().path());
         Ok(shown)
     }
 
@@ -365,7 +367,7 @@ impl Steps for PullSteps<'_> {
         Ok(())
     }
 
-    fn removes_first(&self) -> bool {
-        true
+    fn old_removed(&self) {
+        MarkedCopy::note_named(&self.writing.open.mark_of(&self.root.release()));
     }
 }

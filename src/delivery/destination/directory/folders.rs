@@ -8,6 +8,7 @@
 //! PATH/.whit/staging-ID/         a copy being written
 //! PATH/.whit/whole-ID            when the copy ID was last changed before it got its name
 //! PATH/.whit/ID.pulled          the mark of the copy ID, which a pull made
+//! PATH/.whit/HASH.base          what such marks differ from
 //! PATH/.whit/current-next        the link before it gets its name
 //! PATH/.whit/removed-ID/         an old copy being removed, or what is left of it where something is mounted in it
 //! ```
@@ -42,6 +43,8 @@ const LEFTOVERS: [&str; 5] = ["staging-", REMOVED, "current-", SEED, TRIAL];
 const LOCK_TIME_MAX: Duration = Duration::from_secs(1);
 /// The end of the names of marks of pulls.
 const MARK: &str = ".pulled";
+/// The end of the names of what marks differ from.
+const BASE: &str = ".base";
 /// The link before it gets its name.
 const NEXT: &str = "current-next";
 
@@ -89,9 +92,12 @@ impl Folders {
         let kept = self.copies.kept();
         let marks: Vec<String> = kept.iter().map(mark_name).collect();
         let kept: Vec<String> = kept.into_iter().map(untouched::name).collect();
-        for name in self.private.names()? {
+        let names = self.private.names()?;
+        let has_marks = names.iter().any(|name| marks.contains(name));
+        for name in names {
             let is_note = name.starts_with(WHOLE) && !kept.contains(&name);
-            if is_note || (name.ends_with(MARK) && !marks.contains(&name)) {
+            let is_mark = name.ends_with(MARK) && !marks.contains(&name);
+            if is_note || is_mark || (name.ends_with(BASE) && !has_marks) {
                 self.private.remove(&name)?;
             }
         }

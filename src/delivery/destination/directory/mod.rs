@@ -261,9 +261,7 @@ impl Steps for Delivery<'_> {
         Ok(())
     }
 
-    fn removes_first(&self) -> bool {
-        false
-    }
+    fn old_removed(&self) {}
 }
 
 /// The folder of a complete copy.

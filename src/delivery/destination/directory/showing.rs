@@ -45,8 +45,8 @@ pub trait Steps {
     /// They do not.
     fn before_switch(&self) -> Result<(), Error>;
 
-    /// True if old copies go before the release is shown: so the times of files that it shares with them settle.
-    fn removes_first(&self) -> bool;
+    /// Is called once old copies are gone, and with them names of files that the new one shares.
+    fn old_removed(&self);
 }
 
 /// A folder that shows a release.
@@ -139,9 +139,6 @@ impl Directory {
             ));
         }
         create()?;
-        if steps.removes_first() {
-            self.remove_old(folders, plain, left, monitor);
-        }
         steps.written(&private.below(Folders::staging(release))?)?;
         steps.before_switch()?;
         let published = folders.publish(release)?;
@@ -152,15 +149,14 @@ impl Directory {
         } else {
             folders.switch(published.slot)?;
         }
-        if !steps.removes_first() {
-            self.remove_old(folders, published.slot, left, monitor);
-        }
+        // Only now: if anything before fails, it can still be gone back to the copy before.
+        self.remove_old(folders, published.slot, left, monitor);
+        steps.old_removed();
         let written_bytes = written.bytes.saturating_sub(written.reused_bytes);
         Ok(shown(published.slot, false, (written.reused_bytes, written_bytes)))
     }
 
-    /// Removes all but the newest copies; the next delivery tries a failed removal again. `current` counts as one, whether it has its
-    /// name yet or not.
+    /// Removes all but the newest copies; the next delivery tries a failed removal again.
     pub(super) fn remove_old(
         &self,
         folders: &Folders,
