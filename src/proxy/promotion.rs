@@ -168,7 +168,8 @@ fn move_current(granted: &Granted, wanted: &Wanted) -> Result<(Vec<Answer>, Vec<
     }
     let number = moved.as_ref().map(|(number, _)| *number);
     let from = moved.map_or(Some(release), |(_, entry)| entry.from);
-    let groups = others(granted, app, release).map_err(|error| Refusal::of(&error))?;
+    let groups =
+        others(granted, app, release, from.filter(|_| is_rollback)).map_err(|error| Refusal::of(&error))?;
     answers.push(Answer::Moved(Box::new(Moved { record, from, number, rolled_back: is_rollback, groups })));
     Ok((answers, events))
 }

@@ -35,6 +35,14 @@ async fn a_member_goes_back_to_what_it_had_whatever_its_group_had() {
         let groups: Vec<_> = rows.iter().filter_map(|row| row.status.known.assigned.as_ref()).collect();
         assert_eq!(groups[0].group, name("one"), "it is its own group's again");
         assert!(groups[1..].iter().all(|assigned| assigned.group == name("all")) && groups.len() == 3);
+        // Nor does one more rollout that fails take what its label named from it, though the group told it that.
+        let worse = scanned(&fleet, "worse").await;
+        fleet.watcher("web-1").refuses(worse);
+        fleet.push("worse", &["all"]).await.expect("pushed");
+        let status = fleet.ended(3).await;
+        assert!(matches!(status.state, RolloutState::RolledBack { .. }), "{status:?}");
+        let shown = ["web-1", "web-2", "web-3"].map(|target| fleet.watcher(target).shown());
+        assert_eq!(shown, [Some(own), Some(first), Some(labelled)]);
     })
     .await;
 }

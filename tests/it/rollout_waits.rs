@@ -154,6 +154,16 @@ async fn a_rollback_of_a_group_rolls_out_what_it_had_before_and_the_other_is_bad
         });
         let keeps = &moved.expect("it moved").groups[0];
         assert_eq!((&keeps.group, keeps.release), (&name("all"), third));
+        // After one that a person ended it is not known which release is to go: the group's is not made bad.
+        let fourth = scanned(&fleet, "fourth").await;
+        fleet.watcher("web-1").machine().ignores.insert(fourth);
+        fleet.push("fourth", &["all"]).await.expect("pushed");
+        let id = fleet.rollout(4, |status| status.batch == 1).await.id;
+        fleet.steer(id, RolloutSteering::Abort).await.expect("ended");
+        fleet.ended(4).await;
+        let refused =
+            ask_as(fleet.world.access(), &rollback(&["all"])).await.expect_err("which one is to go?");
+        assert!(refused.to_string().contains("did not come to its end"), "{refused}");
     })
     .await;
 }

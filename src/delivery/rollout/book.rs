@@ -179,10 +179,17 @@ impl Book {
     }
 
     /// Returns the last rollout of a group of an application that began and has ended.
-    pub fn last_ended(&self, like: &Rollout) -> Option<Arc<Rollout>> {
+    pub fn last_ended(
+        &self,
+        space: &SpaceName,
+        app: &AppName,
+        group: &DestinationName,
+    ) -> Option<Arc<Rollout>> {
         let state = self.state();
         let is_it = |rollout: &&Arc<Rollout>| {
-            rollout.ended.is_some() && rollout.machine.is_some() && rollout.is_of_same_group(like)
+            rollout.ended.is_some()
+                && rollout.machine.is_some()
+                && (&rollout.space, &rollout.app, &rollout.group) == (space, app, group)
         };
         state.rollouts.values().rev().find(is_it).map(Arc::clone)
     }

@@ -96,6 +96,12 @@ impl Rollout {
         (&self.space, &self.app, &self.group) == (&other.space, &other.app, &other.group)
     }
 
+    /// Returns whether it ended with members that have its release and others that have what was before.
+    pub fn left_members_apart(&self) -> bool {
+        let ended = self.ended.as_ref().map(|(state, _)| state);
+        ended.is_some_and(|state| !matches!(state, RolloutState::Succeeded | RolloutState::RolledBack { .. }))
+    }
+
     /// Returns the release that a member goes back to, and the group that assigned it; none where it had none.
     pub fn before(&self, member: &StoredMember) -> Option<(ReleaseId, &DestinationName)> {
         match member.own {

@@ -26,10 +26,7 @@ pub(super) fn begin(turn: &Turn<'_>, rollout: &Rollout) -> Result<(), Error> {
         let by = turn.book().id(*newer).to_string();
         return finish(turn, rollout.clone(), RolloutState::Superseded { by });
     }
-    let before = under_way.iter().find(|(number, other)| *number < turn.number && of_group(other));
-    if let Some((number, other)) = before {
-        return supersede(turn, *number, other);
-    }
+    // One that cannot begin takes nobody's place.
     let Some(group) = turn.shared.rollouts.group(&rollout.group) else {
         return fail("the group is not configured any more".to_owned());
     };
@@ -37,18 +34,19 @@ pub(super) fn begin(turn: &Turn<'_>, rollout: &Rollout) -> Result<(), Error> {
     if !store.records().has(&rollout.release, |app| *app == rollout.app) {
         return fail("the release was removed".to_owned());
     }
+    let before = under_way.iter().find(|(number, other)| *number < turn.number && of_group(other));
+    if let Some((number, other)) = before {
+        return supersede(turn, *number, other);
+    }
     let Rollout { space, app, group: name, .. } = rollout;
     let release = turn.book().release(space, app, name).map_err(boxed)?;
-    let current = || store.records().standing(app).current.filter(|it| *it != rollout.release);
+    let current = || store.records().standing(app).current;
     // One that was removed all the same is none to go back to.
     let is_stored = |release: &_| store.records().has(release, |other| other == app);
     let previous = release.map(|it| it.release).filter(is_stored).or_else(current);
-    let left = turn.book().last_ended(rollout).filter(|last| {
-        last.ended.as_ref().is_some_and(|(state, _)| {
-            !matches!(state, RolloutState::Succeeded | RolloutState::RolledBack { .. })
-        })
-    });
-    let looks = Looks { store: &store, rollout, previous, left: left.as_deref() };
+    let last = turn.book().last_ended(space, app, name);
+    let left = last.as_deref().filter(|last| last.left_members_apart());
+    let looks = Looks { store: &store, rollout, previous, last: last.as_deref(), left };
     let mut found = Vec::new();
     let known = Known::of(turn.shared, rollout)?;
     for status in known.of_group(group) {
@@ -122,7 +120,9 @@ struct Looks<'a> {
     rollout: &'a Rollout,
     /// The group's release.
     previous: Option<ReleaseId>,
-    /// The group's last rollout, if it ended without success and took nothing back.
+    /// The group's last rollout that began.
+    last: Option<&'a Rollout>,
+    /// The same, if it ended without success and took nothing back.
     left: Option<&'a Rollout>,
 }
 
@@ -131,7 +131,12 @@ impl Looks<'_> {
     fn target(&self, status: &TargetStatus) -> Result<Found, Error> {
         let Rollout { app, group, .. } = self.rollout;
         let (mut own, mut strayed) = (None, false);
+        let name = MemberName::Target(status.target.clone());
         match (&status.known.assigned, &status.known.follows) {
+            // What it had before the last rollout, as its label's, was told to it in the name of the group.
+            (Some(it), _) if self.had(&name) == Some((it.release, &it.group)) => {
+                own = self.own(it.release, &it.group)
+            }
             (Some(it), _) if it.group == *group => strayed = Some(it.release) != self.previous,
             (Some(it), _) => own = self.own(it.release, &it.group),
             (None, Some(label)) => {
@@ -140,7 +145,7 @@ impl Looks<'_> {
             }
             (None, None) => {}
         }
-        Ok(Found { name: MemberName::Target(status.target.clone()), own, strayed })
+        Ok(Found { name, own, strayed })
     }
 
     /// A destination had what it shows, unless an unfinished rollout of the group left that there.
@@ -159,6 +164,12 @@ impl Looks<'_> {
         let shows = self.store.records().shows(app, name).map_err(boxed)?;
         let own = shows.filter(|_| !strayed).and_then(|release| self.own(release, group));
         Ok(Found { name: member, own, strayed })
+    }
+
+    /// Returns what a member had before the group's last rollout.
+    fn had(&self, name: &MemberName) -> Option<(ReleaseId, &DestinationName)> {
+        let last = self.last?;
+        last.before(last.members.iter().find(|member| member.name == *name)?)
     }
 
     fn own(&self, release: ReleaseId, group: &DestinationName) -> Option<OwnRelease> {

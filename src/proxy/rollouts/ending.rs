@@ -41,6 +41,10 @@ pub(super) fn finish(turn: &Turn<'_>, mut rollout: Rollout, mut state: RolloutSt
     };
     let told = event.map(|event| happened(turn, &rollout, event, reason));
     write_told(turn, rollout.clone(), release, told)?;
+    if let (Some(_), Some(group)) = (release, shared.rollouts.group(&rollout.group)) {
+        // One that came between the look and the write was told what the group had before.
+        settle(shared, id, group, &rollout)?;
+    }
     crash_points::point("rollout.ended");
     let Rollout { space, app, group, release, user, token, .. } = &rollout;
     shared.targets.moved(space, app);

@@ -72,14 +72,25 @@ fn apps(
     Ok(found)
 }
 
-/// Returns the groups that the token allows and that have another release of an application than one. Blocks for the ledger.
-pub fn others(granted: &Granted, app: &AppName, release: ReleaseId) -> ledger::Result<Vec<GroupHas>> {
+/// Returns the groups that the token allows and that have another release of an application than one, or get the one that is bad now.
+/// Blocks for the ledger.
+pub fn others(
+    granted: &Granted,
+    app: &AppName,
+    release: ReleaseId,
+    bad: Option<ReleaseId>,
+) -> ledger::Result<Vec<GroupHas>> {
     let rollouts = &granted.shared.rollouts;
+    let under_way = rollouts.book.under_way();
+    let gets = |group: &DestinationName| {
+        let is_it = |it: &Rollout| (&it.space, &it.app, &it.group) == (&granted.grant.space, app, group);
+        bad.filter(|bad| under_way.iter().any(|(_, it)| is_it(it) && it.release == *bad))
+    };
     let allowed = rollouts.groups.keys().filter(|name| granted.grant.allows_destination(name));
     let mut found = Vec::new();
     for group in allowed {
         let has = rollouts.book.release(&granted.grant.space, app, group)?;
-        let has = has.map(|it| it.release).filter(|has| *has != release);
+        let has = gets(group).or(has.map(|it| it.release)).filter(|has| *has != release);
         found.extend(has.map(|release| GroupHas { group: group.clone(), release }));
     }
     Ok(found)
@@ -110,6 +121,17 @@ pub fn before(
     let Some(has) = has.map(|it| it.release) else {
         return Err(refuse(format!("group `{group}` has had no release of `{app}`"), promote()));
     };
+    // Which of the two is to go is not known.
+    if let Some(last) = book.last_ended(space, app, group).filter(|last| last.left_members_apart()) {
+        return Err(refuse(
+            format!(
+                "the last rollout to `{group}`, of {}, did not come to its end: members have it, or {} as before",
+                last.release.short(),
+                has.short()
+            ),
+            format!("`whit promote {app}@{} --to {group}` gives all of them what the group has", has.short()),
+        ));
+    }
     let before = book.succeeded(space, app, group).into_iter().find(|it| *it != has && is_good(it));
     let before = before.ok_or_else(|| {
         refuse(

@@ -46,11 +46,14 @@ impl Known {
     /// what is current may move. One that was forgotten meanwhile is told nothing.
     pub fn assign(&self, shared: &Shared, id: RolloutId, rollout: &Rollout) -> Result<(), Error> {
         let Some(machine) = &rollout.machine else { return Ok(()) };
+        let is_over = matches!(machine.phase(), Phase::Over(_));
         let told = rollout.members.iter().zip(machine.members()).filter_map(|(member, at)| {
             let MemberName::Target(target) = &member.name else { return None };
             let known = self.0.get(target)?.known.assigned.as_ref();
             let (release, group) = match at.state {
-                MemberState::Given { .. } | MemberState::Proving { .. } => (rollout.release, &rollout.group),
+                MemberState::Given { .. } | MemberState::Proving { .. } if !is_over => {
+                    (rollout.release, &rollout.group)
+                }
                 MemberState::Returning { .. } | MemberState::Returned | MemberState::NotReturned { .. } => {
                     rollout.before(member)?
                 }
@@ -91,13 +94,19 @@ fn tell(shared: &Shared, rollout: &Rollout, told: &[(TargetName, Option<Assignme
 }
 
 /// Tells the targets that were to have the release of a rollout that leads nowhere, and never showed it, to stay with what they had;
-/// those that had nothing, nothing.
+/// those that had nothing, nothing. Deliveries of it that have yet to be made are not.
 pub(super) fn take_back(shared: &Shared, id: RolloutId, rollout: &Rollout) -> Result<(), Error> {
     let Some(machine) = &rollout.machine else { return Ok(()) };
     let Known(known) = Known::of(shared, rollout)?;
     let told = rollout.members.iter().zip(machine.members()).filter_map(|(member, at)| {
-        let MemberName::Target(target) = &member.name else { return None };
         let was_given = matches!(at.state, MemberState::Given { .. } | MemberState::Failed { .. });
+        let MemberName::Target(target) = &member.name else {
+            if let Some(number) = member.delivery.filter(|_| was_given) {
+                // It may have ended.
+                drop(shared.deliveries.cancel(shared.deliveries.id(number), &rollout.user));
+            }
+            return None;
+        };
         let status = known.get(target).filter(|_| was_given)?;
         let assignment = |(release, group): (ReleaseId, &DestinationName)| Assignment {
             release,
@@ -110,7 +119,8 @@ pub(super) fn take_back(shared: &Shared, id: RolloutId, rollout: &Rollout) -> Re
     tell(shared, rollout, &told.collect::<Vec<_>>())
 }
 
-/// Tells each target of a group to have the release of a rollout that has succeeded: some may have come while it went on.
+/// Tells each target of a group to have the release of a rollout that has succeeded: some may have come while it went on. Those
+/// that another group's rollout counts by now are that one's.
 pub(super) fn settle(shared: &Shared, id: RolloutId, group: &Group, rollout: &Rollout) -> Result<(), Error> {
     let Known(known) = Known::of(shared, rollout)?;
     let assignment = Assignment { release: rollout.release, rollout: id, group: rollout.group.clone() };
@@ -118,7 +128,12 @@ pub(super) fn settle(shared: &Shared, id: RolloutId, group: &Group, rollout: &Ro
         let assigned = status.known.assigned.as_ref();
         assigned.is_some_and(|it| (&it.group, it.release) == (&assignment.group, assignment.release))
     };
-    let others = known.into_values().filter(|status| group.has_target(&status.target) && !is_told(status));
+    let is_free = |target: &TargetName| {
+        let by = shared.rollouts.under_way_with(&rollout.space, &rollout.app, target);
+        by.is_none_or(|by| by == id)
+    };
+    let is_meant = |status: &TargetStatus| group.has_target(&status.target) && !is_told(status);
+    let others = known.into_values().filter(|status| is_meant(status) && is_free(&status.target));
     let told: Vec<_> = others.map(|status| (status.target, Some(assignment.clone()))).collect();
     tell(shared, rollout, &told)
 }
