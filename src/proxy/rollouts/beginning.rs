@@ -135,7 +135,7 @@ impl Looks<'_> {
         match (&status.known.assigned, &status.known.follows) {
             // What it had before the last rollout, as its label's, was told to it in the name of the group.
             (Some(it), _) if self.had(&name) == Some((it.release, &it.group)) => {
-                own = self.own(it.release, &it.group)
+                own = self.own(it.release, &it.group);
             }
             (Some(it), _) if it.group == *group => strayed = Some(it.release) != self.previous,
             (Some(it), _) => own = self.own(it.release, &it.group),

@@ -258,7 +258,7 @@ impl Writing {
     ) -> Result<(PathBuf, bool, Remembered)> {
         let shown = match self.current.as_ref().filter(|_| is_held) {
             Some(current) => {
-                self.keep_fewer(monitor).and_then(|()| Ok((current.copy.clone(), true, self.remember(None)?)))
+                self.remove_old(monitor).and_then(|()| Ok((current.copy.clone(), true, self.remember(None)?)))
             }
             None => self.show(fetched, monitor),
         };
@@ -292,13 +292,10 @@ impl Writing {
         Ok((copy, already, steps.remembered.into_inner()))
     }
 
-    /// Removes the copies that are not to be kept any more, where fewer are than before.
-    fn keep_fewer(&self, monitor: &dyn Monitor) -> Result<()> {
-        let (remembered, asked) = &self.remembered;
-        if asked.keep < remembered.keep {
-            self.open.remove_old(&self.rules, |shown| remembered.before(shown), monitor)?;
-        }
-        Ok(())
+    /// Removes the copies that are not to be kept: fewer than before, or a pull was killed once it had shown its release.
+    fn remove_old(&self, monitor: &dyn Monitor) -> Result<()> {
+        let (remembered, _) = &self.remembered;
+        Ok(self.open.remove_old(&self.rules, |shown| remembered.before(shown), monitor)?)
     }
 
     /// Remembers what was asked for, and that `release` comes after what is shown.
